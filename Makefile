@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint .ci/constraints.txt
+WORKERS ?= 2
+
+.PHONY: demo test check drills format clean
+
+demo: $(VENV)/.stamp-demo  ## train on MNIST over masked, noised sums and write the report
+	$(BIN)/veilsum simulate mnist --fallback --output veilsum-runs/demo --fresh
+
+test: $(VENV)/.stamp-test check  ## every check and the whole suite
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not drill"
+
+check: $(VENV)/.stamp-test  ## format, lint, types, import contracts, doctests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q --doctest-modules secagg dp fedavg
+
+drills: $(VENV)/.stamp-test  ## the long ones: kill drills, deep fuzzing
+	$(BIN)/python -m pytest -m drill
+
+format: $(VENV)/.stamp-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .venv-tf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Veilsum pins its environment for Python 3.11; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-demo: pyproject.toml .ci/constraints.txt | $(BIN)/python
+	@echo "Installing Veilsum into $(VENV) (once) ..."
+	$(PIP) --editable ".[report]"
+	@touch $@
+
+$(VENV)/.stamp-test: pyproject.toml .ci/constraints.txt | $(BIN)/python
+	@echo "Installing Veilsum and its test tools into $(VENV) (once) ..."
+	$(PIP) --editable ".[report,dev]"
+	@touch $@ $(VENV)/.stamp-demo
