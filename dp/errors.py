@@ -1,7 +1,7 @@
 """What can go wrong in `dp`, and whose fault it is.
 
-Every message names the value, the limit and the way out. Nothing secret (a key, a drawn client, a noise value) is ever
-put into one.
+Every message names the value, the limit and the way out. Nothing secret (a key, a drawn client, a noise
+value) is ever put into one.
 
 Not here: what `secagg` and `fedavg` raise.
 """
