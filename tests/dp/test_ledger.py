@@ -1,0 +1,244 @@
+"""The ledger: pays first, forgets nothing, shows an edit, and survives a kill at any write."""
+
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+
+import pytest
+
+from dp.errors import BudgetExceeded, LedgerError
+from dp.ledger import Ledger
+from dp.privacy import Epsilons
+
+RUN = {"task": "test", "weights": "ab"}
+
+
+@dataclass
+class Linear:
+    """An accountant whose epsilons are the number of rounds, and twice that."""
+
+    readers: float = math.inf
+    server: float = math.inf
+
+    def epsilons(self, rounds):
+        return Epsilons(float(rounds), 2.0 * rounds)
+
+    @property
+    def budgets(self):
+        return Epsilons(self.readers, self.server)
+
+    def describe(self):
+        return {"kind": "linear"}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ledger.sqlite"
+
+
+def attach(path, **changes):
+    return Ledger.attach(path, accountant=changes.pop("accountant", Linear()), run={**RUN, **changes})
+
+
+def kinds(ledger):
+    return [(row.kind, row.round) for row in ledger.rows()]
+
+
+def test_a_round_is_charged_when_reserved_not_when_settled(path):
+    ledger = attach(path)
+    assert ledger.spent() == Epsilons(0.0, 0.0)
+    number = ledger.reserve()
+    assert ledger.spent() == Epsilons(1.0, 2.0)
+    ledger.settle(number, survivors=9, model_hash=bytes(32))
+    assert ledger.spent() == Epsilons(1.0, 2.0)
+    assert kinds(ledger) == [("plan", 0), ("reserve", 1), ("settle", 1)]
+
+
+def test_a_refund_takes_the_charge_back_but_never_the_number(path):
+    ledger = attach(path)
+    ledger.refund(ledger.reserve(), reason="too few")
+    assert ledger.spent().readers == 0
+    assert ledger.reserve() == 2
+
+
+def test_a_lost_round_stays_charged_after_reopening(path):
+    attach(path).reserve()
+    again = attach(path)
+    assert (again.charged, again.aborted) == (1, 1)
+    assert again.reserve() == 2
+
+
+@pytest.mark.parametrize(
+    ("budgets", "observer"), [({"readers": 2.5}, "readers"), ({"server": 4.5}, "server")]
+)
+def test_the_round_that_would_pass_a_budget_is_refused_and_nothing_is_written(path, budgets, observer):
+    ledger = attach(path, accountant=Linear(**budgets))
+    ledger.reserve()
+    ledger.reserve()
+    before = path.read_bytes()
+    with pytest.raises(BudgetExceeded, match="budget") as refused:
+        ledger.reserve()
+    assert refused.value.observer == observer
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("closing", ["settle", "refund"])
+def test_a_round_is_closed_once_and_only_after_it_was_reserved(path, closing):
+    ledger = attach(path)
+
+    def close(number):
+        if closing == "settle":
+            ledger.settle(number, survivors=1, model_hash=bytes(32))
+        else:
+            ledger.refund(number, reason="none")
+
+    with pytest.raises(LedgerError, match="none"):
+        close(1)
+    number = ledger.reserve()
+    close(number)
+    with pytest.raises(LedgerError, match=f"reserve, {closing}"):
+        close(number)
+
+
+def test_another_runs_ledger_is_refused_and_left_alone(path):
+    attach(path).reserve()
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=r"another run.*weights"):
+        attach(path, weights="cd")
+    assert path.read_bytes() == before
+
+
+TAMPERINGS = {
+    "edited body": "UPDATE row SET body = replace(body, '9', '8') WHERE sequence = 2",
+    "edited kind": "UPDATE row SET kind = 'refund' WHERE sequence = 2",
+    "no longer json": "UPDATE row SET body = 'x' WHERE sequence = 2",
+    "deleted": "DELETE FROM row WHERE sequence = 2",
+    "swapped": "UPDATE row SET sequence = CASE sequence WHEN 2 THEN -1 WHEN 3 THEN 2 ELSE sequence END",
+}
+
+
+@pytest.mark.parametrize("tampering", TAMPERINGS.values(), ids=TAMPERINGS.keys())
+def test_an_edit_shows_and_names_the_row(path, tampering):
+    ledger = attach(path)
+    ledger.settle(ledger.reserve(), survivors=9, model_hash=bytes(32))
+    ledger.reserve()
+    del ledger
+    with sqlite3.connect(path) as raw:
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            raw.execute(tampering)
+        raw.execute("DROP TRIGGER no_update")
+        raw.execute("DROP TRIGGER no_delete")
+        raw.execute(tampering)
+    raw.close()
+    with pytest.raises(LedgerError, match=r"row [0-2] "):
+        Ledger.open(path).verify()
+    with pytest.raises(LedgerError, match=r"row [0-2] "):
+        attach(path)
+
+
+def test_a_forged_row_with_a_sound_hash_must_still_be_in_order(path):
+    ledger = attach(path)
+    with ledger._writing():
+        ledger._append("settle", 5, "{}")
+    with pytest.raises(LedgerError, match=r"row 1 .* settle that cannot stand there"):
+        ledger.verify()
+
+
+def test_damaged_foreign_empty_missing_and_newer_files_are_refused_and_left_alone(tmp_path):
+    attach(tmp_path / "cut.sqlite").reserve()
+    cut = tmp_path / "cut.sqlite"
+    cut.write_bytes(cut.read_bytes()[:-700])
+    (tmp_path / "text.sqlite").write_text("not a database, whatever its name says" * 30)
+    foreign = sqlite3.connect(tmp_path / "foreign.sqlite")
+    foreign.execute("CREATE TABLE t (x)")
+    foreign.close()
+    attach(tmp_path / "newer.sqlite")
+    newer = sqlite3.connect(tmp_path / "newer.sqlite")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    for name in ("cut", "text", "foreign", "newer"):
+        target = tmp_path / f"{name}.sqlite"
+        before = target.read_bytes()
+        for open_it in (Ledger.open, attach):
+            with pytest.raises(LedgerError) as refused:
+                open_it(target).verify()
+            assert str(target) in str(refused.value)
+            assert target.read_bytes() == before
+    (tmp_path / "empty.sqlite").touch()
+    for name in ("empty", "missing"):
+        with pytest.raises(LedgerError, match=name):
+            Ledger.open(tmp_path / f"{name}.sqlite")
+    assert not (tmp_path / "missing.sqlite").exists()
+
+
+def test_a_ledger_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(LedgerError, match="cannot be used"):
+        attach(tmp_path / "no" / "such" / "folder" / "ledger.sqlite")
+    with pytest.raises(LedgerError, match="cannot be used"):
+        attach(tmp_path)
+
+
+def test_a_ledger_opened_for_reading_cannot_be_charged(path):
+    attach(path)
+    with pytest.raises(LedgerError, match="reading"):
+        Ledger.open(path).reserve()
+
+
+RACE = """
+    import sys
+    sys.path.insert(0, sys.argv[2])
+    from test_ledger import Linear, attach
+    from dp.errors import BudgetExceeded
+    ledger, taken = attach(sys.argv[1], accountant=Linear(readers=40)), 0
+    try:
+        while True:
+            ledger.reserve()
+            taken += 1
+    except BudgetExceeded:
+        print(taken)
+"""
+
+
+def test_two_processes_cannot_overspend_a_shared_budget(path):
+    script, here = textwrap.dedent(RACE), os.path.dirname(__file__)
+    racers = [
+        subprocess.Popen([sys.executable, "-c", script, str(path), here], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    taken = [int(racer.communicate(timeout=60)[0]) for racer in racers]
+    assert sum(taken) == 40
+    ledger = Ledger.open(path)
+    ledger.verify()
+    assert ledger.charged == 40
+
+
+KILLED = """
+    import os, sys
+    sys.path.insert(0, sys.argv[2])
+    from test_ledger import attach
+    ledger = attach(sys.argv[1])
+    while True:
+        number = ledger.reserve()
+        print("reserved", number, flush=True)
+        ledger.settle(number, survivors=9, model_hash=bytes(32))
+        print("settled", number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("line", [1, 2, 7, 12])
+def test_a_kill_at_any_write_leaves_a_readable_ledger_that_never_understates(path, line):
+    script, here = textwrap.dedent(KILLED), os.path.dirname(__file__)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path), here], stdout=subprocess.PIPE, text=True
+    ) as victim:
+        said = [victim.stdout.readline().split() for _ in range(line)]
+        victim.send_signal(signal.SIGKILL)
+    ledger = attach(path)
+    ledger.verify()
+    assert ledger.charged >= sum(kind == "reserved" for kind, _ in said)
+    assert ledger.reserve() == ledger.charged
