@@ -220,9 +220,11 @@ class Ledger:
             raise LedgerError(f"the ledger {self.path} holds no plan; restore it from a backup")
 
     def _stored(self) -> Iterator[tuple[int, str, int, str, bytes]]:
-        yield from self._connection.execute(
-            "SELECT sequence, kind, round, body, hash FROM row ORDER BY sequence"
-        )
+        query = "SELECT sequence, kind, round, body, hash FROM row ORDER BY sequence"
+        for row in self._connection.execute(query):
+            if tuple(map(type, row)) != (int, str, int, str, bytes):
+                raise LedgerError(f"row {row[0]} of {self.path} is damaged; restore the ledger from a backup")
+            yield row
 
     def _close(self, number: int, kind: str, body: Mapping[str, Any]) -> None:
         with self._writing():
