@@ -1,0 +1,184 @@
+"""Vectors of integers modulo 2^b, b from 1 to 62, and their packing at exactly b bits a value.
+
+A vector lives in unsigned words ('<u4' up to 32 bits, '<u8' above) whose sums wrap naturally; only the low b
+bits of a word carry meaning, so nothing is reduced before the vector is packed or released.
+
+Packed form (Veilsum's own; a planar layout, so that whole rows are shifted at once): a vector of d values is
+32 rows of w = ceil(d/32) values, row r holding values r*w to (r+1)*w, the missing ones at the end zero.
+Column c is a number of 32*b bits whose bits r*b to (r+1)*b are value r*w + c; it is stored as b words of 32
+bits, least significant first, and word j of column c is the little-endian word j*w + c of the bytes.
+
+Invariants:
+
+- the packed length follows from d and b alone: 4 * b * ceil(d/32) bytes, at most 31 values of padding;
+- packing is canonical: another length, or a padding bit that is set, is refused before anything is added.
+
+Not here: masks (`secagg.masking`), and whether a sum can wrap (`secagg.parameters`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from secagg.errors import MalformedMessage, ParameterError
+
+__all__ = ["Words", "add_packed", "as_words", "pack", "packed_size", "reduce", "unpack", "word_dtype"]
+
+Words = npt.NDArray[np.unsignedinteger[Any]]
+
+_MAX_BITS = 62
+_ROWS = 32
+_PACKED = np.dtype("<u4")
+
+
+def word_dtype(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
+    """Return the word type that holds values modulo 2^bits.
+
+    Raises:
+        ParameterError: `bits` is outside 1..62.
+    """
+    if not 1 <= bits <= _MAX_BITS:
+        raise ParameterError(f"a modulus of {bits} bits was asked for; use 1 to {_MAX_BITS} bits")
+    return np.dtype("<u4" if bits <= 32 else "<u8")
+
+
+def as_words(values: npt.ArrayLike, bits: int) -> Words:
+    """Return a fresh word vector with the given values.
+
+    Args:
+        values: a one-dimensional array of integers in [0, 2^bits), of any integer type and byte order.
+        bits: the modulus is 2^bits.
+
+    Raises:
+        ParameterError: not one-dimensional, not integers, or a value out of range.
+
+    >>> as_words(np.array([1, 2], dtype=">i8"), 26)
+    array([1, 2], dtype=uint32)
+    """
+    dtype = word_dtype(bits)
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ParameterError(
+            f"an array of {array.dtype} with {array.ndim} dimensions was given; "
+            "pass one dimension of integers (round and reduce first)"
+        )
+    if array.size and (array.min() < 0 or int(array.max()) >> bits):
+        raise ParameterError(f"a value lies outside [0, 2^{bits}); reduce it or use more modulus bits")
+    return array.astype(dtype)
+
+
+def reduce(vector: Words, bits: int) -> None:
+    """Clear, in place, every bit of `vector` above the low `bits`."""
+    dtype = word_dtype(bits)
+    np.bitwise_and(vector, dtype.type((1 << bits) - 1), out=vector)
+
+
+def packed_size(length: int, bits: int) -> int:
+    """Return the bytes that `length` values take at `bits` bits each.
+
+    >>> packed_size(2**20, 26) * 8 / 2**20
+    26.0
+    """
+    return _PACKED.itemsize * bits * _row_width(length)
+
+
+def pack(vector: Words, bits: int) -> bytes:
+    """Pack the low `bits` bits of every word of a one-dimensional vector.
+
+    >>> unpack(pack(as_words([5, 0, 7], 3), 3), length=3, bits=3)
+    array([5, 0, 7], dtype=uint32)
+    """
+    dtype = word_dtype(bits)
+    width = _row_width(len(vector))
+    packed = np.zeros((bits, width), dtype=_PACKED)
+    value, part = np.empty(width, dtype), np.empty(width, dtype)
+    mask = dtype.type((1 << bits) - 1)
+    for row in range(_ROWS):
+        source = vector[row * width : (row + 1) * width]
+        low, shifted = value[: len(source)], part[: len(source)]
+        np.bitwise_and(source, mask, out=low)
+        for word, shift in _pieces(row, bits):
+            target = packed[word, : len(source)]
+            if shift >= 0:
+                np.right_shift(low, dtype.type(shift), out=target, casting="unsafe")
+            else:
+                np.left_shift(low, dtype.type(-shift), out=shifted)
+                np.bitwise_or(target, shifted, out=target, casting="unsafe")
+    return packed.tobytes()
+
+
+def unpack(data: bytes, *, length: int, bits: int) -> Words:
+    """Return the `length` values that `data` holds.
+
+    Raises:
+        MalformedMessage: another length, or padding that is not zero.
+    """
+    vector = np.zeros(length, word_dtype(bits))
+    add_packed(vector, data, bits)
+    reduce(vector, bits)
+    return vector
+
+
+def add_packed(accumulator: Words, data: bytes, bits: int) -> None:
+    """Add a packed vector to `accumulator` modulo 2^bits; bits above the low `bits` become arbitrary.
+
+    Args:
+        accumulator: a word vector of `word_dtype(bits)`; its length is the length that `data` must have.
+        data: what `pack` gave.
+        bits: the modulus is 2^bits.
+
+    Raises:
+        MalformedMessage: another length, or padding that is not zero; then nothing was added.
+    """
+    length, dtype = len(accumulator), word_dtype(bits)
+    width = _row_width(length)
+    if len(data) != packed_size(length, bits):
+        raise MalformedMessage(
+            f"{len(data)} bytes of packed values arrived where {length} values of {bits} bits take "
+            f"{packed_size(length, bits)}"
+        )
+    words = np.frombuffer(data, dtype=_PACKED).reshape(bits, width)
+    _refuse_padding(words, length, bits)
+    part = np.empty(width, dtype)
+    for row in range(_ROWS):
+        target = accumulator[row * width : (row + 1) * width]
+        shifted = part[: len(target)]
+        for word, shift in _pieces(row, bits):
+            source = words[word, : len(target)]
+            if shift >= 0:
+                np.left_shift(source, dtype.type(shift), out=shifted)
+            else:
+                np.right_shift(source, dtype.type(-shift), out=shifted)
+            np.add(target, shifted, out=target)
+
+
+def _row_width(length: int) -> int:
+    """Return how many values a row holds: ceil(length / 32)."""
+    return -(-length // _ROWS)
+
+
+def _pieces(row: int, bits: int) -> Iterator[tuple[int, int]]:
+    """Yield (word, shift) for each word of a column that value `row` touches.
+
+    The word holds the value shifted right by `shift` (left where `shift` is negative).
+    """
+    start = row * bits
+    for word in range(start // 32, (start + bits - 1) // 32 + 1):
+        yield word, 32 * word - start
+
+
+def _refuse_padding(words: Words, length: int, bits: int) -> None:
+    """Raise unless the values past `length` are zero."""
+    width = words.shape[1]
+    for row in range(length // width if width else _ROWS, _ROWS):
+        missing = words[:, max(0, length - row * width) :].astype(np.uint64)
+        value = np.zeros(missing.shape[1], np.uint64)
+        for word, shift in _pieces(row, bits):
+            piece = missing[word]
+            value |= piece << np.uint64(shift) if shift >= 0 else piece >> np.uint64(-shift)
+        if np.any(value & np.uint64((1 << bits) - 1)):
+            raise MalformedMessage("padding bits are set in a packed vector")
