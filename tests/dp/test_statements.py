@@ -1,0 +1,91 @@
+"""The two statements: never one without the other, each with its observer and every assumption."""
+
+import json
+import math
+
+import pytest
+
+from dp.cohorts import PaddedPoisson
+from dp.mechanisms import DistributedDiscreteGaussian
+from dp.privacy import Epsilons, Privacy
+from dp.statements import statements
+
+SAMPLER = PaddedPoisson(population=3000, expected=300)
+
+
+def make(epsilons=None, **changes):
+    settings = {
+        "mechanism": DistributedDiscreteGaussian(
+            noise_multiplier=1.5, sensitivity=9000.0, dimension=7850, honest_survivors=333
+        ),
+        "sampler": SAMPLER,
+        "privacy": Privacy(noise_multiplier=1.5, delta=1e-5, l2_clip_norm=0.3, max_participations=12),
+        "minimum_survivors": 374,
+        "charged": 50,
+        **changes,
+    }
+    return statements(epsilons or Epsilons(2.53, 10.7), **settings)
+
+
+def test_each_statement_names_its_observer_its_epsilon_and_its_delta():
+    both = make()
+    assert (both.readers.observer, both.readers.epsilon) == ("readers", 2.53)
+    assert (both.server.observer, both.server.epsilon) == ("server", 10.7)
+    for statement in (both.readers, both.server):
+        assert f"epsilon {statement.epsilon:g}" in statement.text
+        assert "1e-05" in statement.text
+
+
+@pytest.mark.parametrize(
+    "fact",
+    ["one client", "zero-out", "374 of the 416", "41 collude", "333 others", "1.5 times", "300",
+     "50 rounds", "took part", "vanished", "not proven"],
+)  # fmt: skip
+def test_both_statements_hold_every_shared_assumption(fact):
+    both = make()
+    assert fact in both.readers.text
+    assert fact in both.server.text
+
+
+def test_amplification_is_claimed_for_readers_alone():
+    both = make()
+    assert "probability 0.1" in both.readers.text
+    assert "coin" not in both.server.text
+    assert "no amplification" in both.server.text
+
+
+@pytest.mark.parametrize(
+    ("cap", "charged", "says"),
+    [
+        (12, 50, "at most 12 rounds, its cap"),
+        (None, 50, "at most 50 rounds, all"),
+        (12, 3, "at most 3 rounds, all"),
+    ],
+)
+def test_the_server_statement_counts_a_clients_own_participations(cap, charged, says):
+    privacy = Privacy(noise_multiplier=1.5, delta=1e-5, l2_clip_norm=0.3, max_participations=cap)
+    assert says in make(privacy=privacy, charged=charged).server.text
+
+
+def test_a_seeded_run_says_that_it_promises_nothing():
+    assert "simulation, no guarantee" not in make().readers.text
+    both = make(seeded=True)
+    assert "simulation, no guarantee" in both.readers.text
+    assert "simulation, no guarantee" in both.server.text
+
+
+def test_a_run_without_masks_says_so():
+    assert "without cryptography" in make(masked=False).server.text
+    assert "without cryptography" not in make().server.text
+
+
+def test_lost_rounds_and_a_large_delta_are_told():
+    assert "2 of them without a result" in make(aborted=2).readers.text
+    careless = Privacy(noise_multiplier=1.5, delta=1e-3, l2_clip_norm=0.3)
+    assert "not below 1/population" in make(privacy=careless).readers.text
+
+
+def test_an_infinite_epsilon_is_words_and_null():
+    both = make(Epsilons(2.0, math.inf))
+    assert "no promise" in both.server.text
+    assert json.loads(json.dumps(both.as_dict()))["server"]["epsilon"] is None
