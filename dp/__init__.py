@@ -6,6 +6,9 @@ already spent. Importing this package loads neither `dp_accounting` nor `scipy.s
 
 from __future__ import annotations
 
+from dp.accounting import RunAccountant, epsilon_of
+from dp.calibration import calibrate
+from dp.cohorts import Draw, PaddedPoisson
 from dp.errors import (
     BudgetExceeded,
     CohortMismatch,
@@ -15,13 +18,33 @@ from dp.errors import (
     ParameterError,
     UnsupportedEvent,
 )
+from dp.keystream import Keystream
+from dp.ledger import Ledger, Row
+from dp.mechanisms import DistributedDiscreteGaussian
+from dp.privacy import Epsilons, Privacy, delta_warning
+from dp.statements import Statement, Statements, statements
 
 __all__ = [
     "BudgetExceeded",
     "CohortMismatch",
     "DPError",
+    "DistributedDiscreteGaussian",
+    "Draw",
+    "Epsilons",
+    "Keystream",
+    "Ledger",
     "LedgerError",
     "NonFiniteInput",
+    "PaddedPoisson",
     "ParameterError",
+    "Privacy",
+    "Row",
+    "RunAccountant",
+    "Statement",
+    "Statements",
     "UnsupportedEvent",
+    "calibrate",
+    "delta_warning",
+    "epsilon_of",
+    "statements",
 ]
