@@ -41,5 +41,5 @@ $(VENV)/.stamp-demo: pyproject.toml .ci/constraints.txt | $(BIN)/python
 
 $(VENV)/.stamp-test: pyproject.toml .ci/constraints.txt | $(BIN)/python
 	@echo "Installing Veilsum and its test tools into $(VENV) (once) ..."
-	$(PIP) --editable ".[report,dev]"
+	$(PIP) --editable ".[report,torch,keras,jax,sklearn,dev]"
 	@touch $@ $(VENV)/.stamp-demo

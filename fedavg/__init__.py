@@ -1,0 +1,50 @@
+"""Federated averaging whose server only ever receives masked vectors with noise already in their sum.
+
+Wrap a training loop with `train`; keep the outer loop with `Federation`. This package is the only place where
+`secagg` (masks) and `dp` (noise and its accounting) meet.
+"""
+
+from __future__ import annotations
+
+from fedavg.adapters import from_keras, from_sklearn, from_torch
+from fedavg.aggregation import SecureAggregation
+from fedavg.check import Finding, check
+from fedavg.client_data import ClientData
+from fedavg.entropy import RunEntropy
+from fedavg.errors import (
+    CheckpointError,
+    FedAvgError,
+    ParameterError,
+    RoundAborted,
+    StepError,
+    TreeError,
+)
+from fedavg.federation import Federation, Result, RoundReport
+from fedavg.server_optimizers import ServerOptimizer, adagrad, adam, sgd, yogi
+from fedavg.training import train
+
+__all__ = [
+    "CheckpointError",
+    "ClientData",
+    "FedAvgError",
+    "Federation",
+    "Finding",
+    "ParameterError",
+    "Result",
+    "RoundAborted",
+    "RoundReport",
+    "RunEntropy",
+    "SecureAggregation",
+    "ServerOptimizer",
+    "StepError",
+    "TreeError",
+    "adagrad",
+    "adam",
+    "check",
+    "from_keras",
+    "from_sklearn",
+    "from_torch",
+    "sgd",
+    "train",
+    "yogi",
+]

@@ -1,0 +1,9 @@
+"""Steps around training loops of other ecosystems, one file each; each ecosystem is imported on use."""
+
+from __future__ import annotations
+
+from fedavg.adapters.keras import from_keras
+from fedavg.adapters.sklearn import from_sklearn
+from fedavg.adapters.torch import from_torch
+
+__all__ = ["from_keras", "from_sklearn", "from_torch"]

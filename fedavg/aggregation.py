@@ -1,0 +1,275 @@
+"""Where secure aggregation and differential privacy meet, and the only place where they do.
+
+A plan fixes, before anybody is invited, everything a round's promise rests on, and proves what neither room can
+alone: that the modulus holds the worst sum with the noise on top, and that the noise left by the *fewest allowed
+honest survivors* (cohort less tolerated dropouts less colluders) still meets the stated noise multiplier.
+
+One client's values travel in one vector of three blocks' worth of content and nothing travels beside it:
+
+* `update`: the change of the weights, clipped to `l2_clip_norm`;
+* `scalars`: 1 for having contributed, 1 for having failed, and each declared metric over its bound, in [-1, 1];
+  clipped jointly to the square root of their number.
+
+Both blocks are scaled so that together they have integer L2 sensitivity `encoding.sensitivity`: one noise, one event.
+A client that was invited only to fill the cohort, or whose step failed, sends the same form with zeros in `update`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+import secagg
+from fedavg.entropy import RunEntropy
+from fedavg.errors import ParameterError
+from fedavg.step import Trained
+
+__all__ = ["DROPOUT_STAGES", "AggregationPlan", "Contribution", "Record", "RoundSum", "SecureAggregation"]
+
+# The stages of a semi-honest round at which a client may fall silent; from "unmask" on its input is in the sum.
+DROPOUT_STAGES = ("advertise", "share", "masked_input", "unmask")
+
+Record = Callable[[str, int, bytes], object]  # (stage, sender, what the server received)
+Contribution = Trained | Literal["padding", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureAggregation:
+    """How the sum is taken: real masks by default.
+
+    Guarantee: a server that follows the protocol, together with at most `corruption` of the cohort, learns the sum of
+    at least cohort * (1 - dropout) inputs and nothing else about any of them (Bonawitz et al. 2017; Bell et al. 2020).
+
+    Args:
+        dropout: Share of the cohort that may fall silent before the round is given up, in [0, 1).
+        corruption: Share of the cohort assumed to collude with the server, in [0, 1); their noise is not counted.
+        graph: "sparse", "complete", or "auto": sparse where feasible with fewer than half the cohort as neighbours.
+        neighbours: Neighbours of each client (sparse graph only); chosen from the rest when None.
+        threshold: Shares that unmask; chosen from the rest when None.
+        modulus_bits: Bits of the ring, at most 62; the fewest that hold the worst sum when None.
+    """
+
+    dropout: float = 0.1
+    corruption: float = 0.1
+    graph: Literal["auto", "sparse", "complete"] = "auto"
+    neighbours: int | None = None
+    threshold: int | None = None
+    modulus_bits: int | None = None
+    masked: bool = field(default=True, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "corruption"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ParameterError(
+                    f"{name} is {value}; give a share of the cohort from 0 up to, not including, 1"
+                )
+
+    @classmethod
+    def ideal(cls, **settings: Any) -> SecureAggregation:
+        """The same integers summed without any cryptography: for sweeps and tests, hides nothing from anybody.
+
+        Bit-identical to the real protocol for the same entropy.
+        """
+        return cls(masked=False, **settings)
+
+
+@dataclass(frozen=True)
+class RoundSum:
+    """What the server learnt from one round: decoded, noised sums, and who was in them."""
+
+    sums: Mapping[str, NDArray[np.float64]]
+    survivors: int
+    bytes_up_per_client: int
+
+
+@dataclass(frozen=True)
+class AggregationPlan:
+    """Everything about a round that is fixed and public before anybody is invited."""
+
+    cohort: int
+    minimum_survivors: int
+    honest_survivors: int
+    metrics: Mapping[str, float]
+    secure: SecureAggregation
+    encoding: dp.Encoding
+    mechanism: dp.DistributedDiscreteGaussian
+    modulus_bits: int
+
+    @classmethod
+    def choose(
+        cls,
+        *,
+        size: int,
+        cohort: int,
+        privacy: dp.Privacy,
+        noise_multiplier: float,
+        secure: SecureAggregation,
+        metrics: Mapping[str, float],
+    ) -> AggregationPlan:
+        """Plan rounds of `cohort` clients who send `size` weights and the declared metrics.
+
+        Raises:
+            ParameterError: too few honest survivors, a metric bound that is not positive.
+            dp.ParameterError: the modulus cannot hold the worst sum, the noise shares are too small.
+        """
+        lost, corrupted = _share(secure.dropout, cohort), _share(secure.corruption, cohort)
+        honest = cohort - lost - corrupted
+        if honest < 1:
+            raise ParameterError(
+                f"a cohort of {cohort} less {lost} dropouts and {corrupted} colluders leaves {honest} honest survivors;"
+                " lower dropout= or corruption=, or draw a larger cohort"
+            )
+        for name, bound in metrics.items():
+            if not 0 < bound < np.inf:
+                raise ParameterError(
+                    f"metric {name} has bound {bound}; give the largest absolute value it can take"
+                )
+        scalars = 2 + len(metrics)
+        share = privacy.metrics_share
+        encoding = dp.Encoding.plan(
+            (
+                dp.Block("update", length=size, l2_bound=privacy.l2_clip_norm, weight=1 - share),
+                dp.Block("scalars", length=scalars, l2_bound=sqrt(scalars), weight=share),
+            )
+        )
+        mechanism = dp.DistributedDiscreteGaussian(
+            noise_multiplier=noise_multiplier,
+            sensitivity=encoding.sensitivity,
+            dimension=encoding.dimension,
+            honest_survivors=honest,
+        )
+        bits = encoding.check_bits(
+            secure.modulus_bits, summands=cohort, noise_stddev=mechanism.stddev_of_sum(cohort)
+        )
+        return cls(cohort, cohort - lost, honest, dict(metrics), secure, encoding, mechanism, bits)
+
+    @property
+    def count_stddev(self) -> float:
+        """Standard deviation of the noise in a released count (contributed, failed), with the full cohort's shares."""
+        return self.mechanism.stddev_of_sum(self.cohort) / self.encoding.scale("scalars")
+
+    def canonical(self) -> bytes:
+        """The DP parameters as bytes: what the protocol binds every mask to, so that no client can be told others."""
+        encoding, mechanism = self.encoding, self.mechanism
+        facts = (
+            "veilsum aggregation 1",
+            encoding.canonical(),
+            mechanism.local_stddev,
+            self.minimum_survivors,
+            self.honest_survivors,
+            sorted(self.metrics.items()),
+        )
+        return hashlib.sha256(repr(facts).encode()).digest()
+
+    def encode(self, contribution: Contribution, keystream: dp.Keystream) -> NDArray[np.uint64]:
+        """What one client hands to the masks: clipped, rounded, with its noise share, modulo 2^modulus_bits.
+
+        Guarantee: whatever the contribution, the integers before the noise have L2 norm at most
+        `encoding.sensitivity`, and the noise share is drawn in every case.
+        """
+        integers = self.encoding.encode(self._blocks(contribution), keystream) + self.mechanism.share(
+            keystream
+        )
+        return integers.view(np.uint64) & np.uint64((1 << self.modulus_bits) - 1)
+
+    def sum_round(
+        self,
+        contribution: Callable[[int], Contribution],
+        *,
+        clients: Sequence[int],
+        number: int,
+        model_hash: bytes,
+        dropouts: Mapping[str, Collection[int]],
+        entropy: RunEntropy,
+        record: Record | None = None,
+    ) -> RoundSum:
+        """Take one round's sum over the invited clients.
+
+        Args:
+            contribution: What each client has to send, asked only of those still there when masking.
+            clients: The invited, `cohort` of them.
+            number: Round number, never used before.
+            model_hash: 32 bytes naming the broadcast model.
+            dropouts: Stage to the clients silent from it on.
+            entropy: Where keys, masks, rounding and noise come from.
+            record: Called with what the server receives.
+
+        Raises:
+            secagg.TooFewClients: more dropped out than tolerated; nothing was released.
+        """
+
+        def masked_input(client: int) -> NDArray[np.uint64]:
+            return self.encode(contribution(client), entropy.keystream("noise", number, client))
+
+        if not self.secure.masked:
+            return self._ideal(masked_input, clients, dropouts)
+        parameters = self.protocol(number, model_hash)
+        result = secagg.run_round(
+            parameters,
+            clients,
+            lambda client: {"values": masked_input(client)},
+            dropouts=dropouts,
+            entropy=entropy.protocol("round", number),
+            record=record,
+        )
+        sums = self.encoding.decode(result.totals["values"], modulus_bits=self.modulus_bits)
+        return RoundSum(sums, len(result.survivors), result.bytes_up_per_client)
+
+    def protocol(self, number: int, model_hash: bytes) -> secagg.RoundParameters:
+        """The round's parameters as the protocol sees them."""
+        secure = self.secure
+        return secagg.RoundParameters.choose(
+            clients=self.cohort,
+            vectors=(secagg.Vector("values", self.encoding.dimension, self.modulus_bits),),
+            dropout=secure.dropout,
+            corruption=secure.corruption,
+            graph=secure.graph,
+            neighbours=secure.neighbours,
+            threshold=secure.threshold,
+            minimum_survivors=self.minimum_survivors,
+            task="fedavg",
+            round=number,
+            model_hash=model_hash,
+            application=self.canonical(),
+        )
+
+    def _blocks(self, contribution: Contribution) -> Mapping[str, NDArray[Any]]:
+        scalars = np.zeros(2 + len(self.metrics))
+        update = np.zeros(self.encoding.length("update"))
+        if contribution == "failed":
+            scalars[1] = 1.0
+        elif isinstance(contribution, Trained):
+            scalars[0] = 1.0
+            for i, (name, bound) in enumerate(self.metrics.items(), start=2):
+                scalars[i] = min(max(contribution.metrics[name] / bound, -1.0), 1.0)
+            update = contribution.delta
+        return {"update": update, "scalars": scalars}
+
+    def _ideal(
+        self,
+        value: Callable[[int], NDArray[np.uint64]],
+        clients: Sequence[int],
+        dropouts: Mapping[str, Collection[int]],
+    ) -> RoundSum:
+        silent = {client for stage in DROPOUT_STAGES[:3] for client in dropouts.get(stage, ())}
+        survivors = [client for client in clients if client not in silent]
+        if len(survivors) < self.minimum_survivors:
+            raise secagg.TooFewClients(have=len(survivors), need=self.minimum_survivors)
+        total = np.zeros(self.encoding.dimension, np.uint64)
+        for client in survivors:
+            total += value(client)
+        total &= np.uint64((1 << self.modulus_bits) - 1)
+        return RoundSum(self.encoding.decode(total, modulus_bits=self.modulus_bits), len(survivors), 0)
+
+
+def _share(fraction: float, cohort: int) -> int:
+    """floor(fraction * cohort), with the float product's own error forgiven (0.29 * 100 is 28.999...)."""
+    return int(fraction * cohort + 1e-9)

@@ -1,0 +1,138 @@
+"""A run's folder: what everybody may read, what only the operator may, and how a run goes on after a crash.
+
+    public/    rounds.jsonl, statement.json, model.npz: what readers of the model get
+    operator/  ledger.sqlite, checkpoint.npz, participations.npy, run.json: holds who was drawn how often; never publish
+    clients/   failures.jsonl: what each client's own device would have logged, gathered here by the simulation
+
+Rules: every file is written beside its place and moved over it; the checkpoint is written last, so a crash at any
+moment leaves the last finished round; nothing is unpickled; a folder that holds a run is only ever continued.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedavg.errors import CheckpointError
+from fedavg.process import ServerState
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Files of one run under `path`.
+
+    Args:
+        path: The folder; made if missing.
+        fingerprint: What the run is, canonical; a folder whose run differs is refused.
+        resume: Continue the run in the folder; a folder without one is then started afresh.
+
+    Raises:
+        CheckpointError: the folder holds a run and `resume` is not set, holds another run, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, fingerprint: Mapping[str, Any], resume: bool) -> None:
+        self.path = Path(path)
+        self.public, self.operator, self.clients = (
+            self.path / part for part in ("public", "operator", "clients")
+        )
+        marker = self.operator / "run.json"
+        try:
+            self._open(marker, json.loads(json.dumps(fingerprint)), resume)
+        except OSError as error:
+            raise CheckpointError(
+                f"the run folder {self.path} cannot be used: {error.strerror or error}; give another"
+            ) from error
+
+    def _open(self, marker: Path, fingerprint: Mapping[str, Any], resume: bool) -> None:
+        if marker.exists():
+            if not resume:
+                raise CheckpointError(f"{self.path} already holds a run; resume it, or give another folder")
+            stored = json.loads(marker.read_text())
+            odd = sorted(key for key in {*stored, *fingerprint} if stored.get(key) != fingerprint.get(key))
+            if odd:
+                raise CheckpointError(
+                    f"{self.path} holds another run: it differs in {', '.join(odd)}; resume with the same settings,"
+                    " or give another folder"
+                )
+            return
+        for part in (self.public, self.operator, self.clients):
+            part.mkdir(parents=True, exist_ok=True)
+        os.chmod(self.operator, 0o700)
+        self.write(marker, lambda file: file.write(json.dumps(fingerprint, indent=1).encode()))
+
+    @property
+    def ledger(self) -> Path:
+        """Where the privacy ledger lives."""
+        return self.operator / "ledger.sqlite"
+
+    def write(self, path: Path, fill: Callable[[BinaryIO], object]) -> None:
+        """Replace a file whole: readers see the old content or the new, never a part."""
+        beside = path.with_name(path.name + ".part")
+        with open(beside, "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+    def save_participations(self, counts: NDArray[np.int64]) -> None:
+        """How often each client was drawn: kept before the drawn are invited."""
+        self.write(
+            self.operator / "participations.npy", lambda file: np.save(file, counts, allow_pickle=False)
+        )
+
+    def load_participations(self, population: int) -> NDArray[np.int64]:
+        """How often each client was drawn so far, zeros for a new run."""
+        path = self.operator / "participations.npy"
+        return np.load(path, allow_pickle=False) if path.exists() else np.zeros(population, np.int64)
+
+    def save(
+        self, state: ServerState, rounds: list[dict[str, Any]], model: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Keep a finished round: public files first, the checkpoint last."""
+        lines = "".join(json.dumps(line) + "\n" for line in rounds)
+        self.write(self.public / "rounds.jsonl", lambda file: file.write(lines.encode()))
+        self.write(self.public / "model.npz", lambda file: np.savez(file, **model))
+        arrays = {f"optimizer/{name}": value for name, value in state.optimizer.items()}
+        kept = np.frombuffer(lines.encode(), np.uint8)
+        self.write(
+            self.operator / "checkpoint.npz",
+            lambda file: np.savez(
+                file, weights=state.weights, rounds=np.int64(state.rounds), lines=kept, **arrays
+            ),
+        )
+
+    def load(self) -> tuple[ServerState, list[dict[str, Any]]] | None:
+        """The last finished round, or None for a run that finished none."""
+        path = self.operator / "checkpoint.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                optimizer = {
+                    name.removeprefix("optimizer/"): file[name]
+                    for name in file.files
+                    if name.startswith("optimizer/")
+                }
+                lines = file["lines"].tobytes().decode().splitlines()
+                state = ServerState(file["weights"], optimizer, int(file["rounds"]))
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise CheckpointError(
+                f"the checkpoint {path} is damaged ({error}); restore it from a backup"
+            ) from error
+        return state, [json.loads(line) for line in lines]
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """A public JSON file."""
+        self.write(self.public / name, lambda file: file.write(json.dumps(content, indent=1).encode()))
+
+    def log_failure(self, client_id: Any, round_number: int, cause: str) -> None:
+        """What a client's own device logs; in a simulation it is gathered under clients/."""
+        with open(self.clients / "failures.jsonl", "a") as file:
+            file.write(json.dumps({"client": str(client_id), "round": round_number, "cause": cause}) + "\n")

@@ -1,0 +1,60 @@
+"""Where a run's randomness comes from: the operating system, or, in a simulation only, one seed.
+
+Three kinds of randomness are kept apart by label: cohorts and noise (keyed streams of `dp`), keys and masks (the
+entropy of `secagg`), and the simulator's own dice (who drops out), which protect nobody.
+
+A seeded run repeats exactly, so whoever knows the seed can subtract the noise: it gives no guarantee, and its
+statements say "simulation, no guarantee".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import dp
+import secagg
+from fedavg.errors import ParameterError
+
+__all__ = ["RunEntropy"]
+
+
+@dataclass(frozen=True)
+class RunEntropy:
+    """The run's randomness: `RunEntropy()` is the operating system's, `RunEntropy.seeded(7)` a simulation's."""
+
+    _root: secagg.SeededEntropy | None = field(default=None, repr=False)
+
+    @classmethod
+    def seeded(cls, seed: int) -> RunEntropy:
+        """Everything from one public number: for tests and simulations, never for anybody's protection."""
+        if not 0 <= seed < 2**63:
+            raise ParameterError(f"the simulation seed is {seed}; give a whole number from 0 to 2^63 - 1")
+        return cls(
+            secagg.SeededEntropy(
+                hashlib.sha256(b"veilsum simulation seed" + seed.to_bytes(8, "big")).digest()
+            )
+        )
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether the run repeats, and therefore promises nothing."""
+        return self._root is not None
+
+    def keystream(self, *labels: str | int) -> dp.Keystream:
+        """A 256-bit-keyed stream for a cohort draw or one client's rounding and noise."""
+        if self._root is None:
+            return dp.Keystream()
+        return dp.Keystream.seeded(self._root.derive("keystream", *labels)(32))
+
+    def protocol(self, *labels: str | int) -> secagg.SeededEntropy | None:
+        """Entropy for one round's keys and masks; None stands for the operating system's."""
+        return None if self._root is None else self._root.derive("protocol", *labels)
+
+    def dice(self, *labels: str | int) -> np.random.Generator:
+        """The simulator's own choices, such as who drops out: protects nobody."""
+        return np.random.default_rng(
+            None if self._root is None else int.from_bytes(self._root.derive("dice", *labels)(16), "big")
+        )

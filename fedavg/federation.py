@@ -1,0 +1,349 @@
+"""A federated run: draw, pay, train, sum, keep; and again, until the rounds or the budget end.
+
+Order inside a round, which the guarantees rest on:
+
+1. the ledger reserves the round's cost, or refuses it (`dp.BudgetExceeded`), before anybody is drawn or invited;
+2. the library draws the cohort, with the sampler its accountant assumes, and keeps who was drawn how often;
+3. clients train, clip, round, add their noise share and mask; the server sums;
+4. the ledger settles; the checkpoint is written last.
+
+A round that ends without a sum is refunded only while no share that unmasks was answered. A round lost in a crash stays
+charged. Either way the retry is a new round number with a fresh draw, fresh noise and a fresh charge.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dp
+import secagg
+from fedavg.aggregation import DROPOUT_STAGES, AggregationPlan, Record, SecureAggregation
+from fedavg.checkpoint import RunFolder
+from fedavg.client_data import ClientData
+from fedavg.entropy import RunEntropy
+from fedavg.errors import ParameterError, RoundAborted
+from fedavg.process import FederatedAveraging, RoundOutcome, ServerState
+from fedavg.pytree import Tree, TreeSpec
+from fedavg.server_optimizers import ServerOptimizer, sgd
+from fedavg.step import Step
+
+__all__ = ["Evaluate", "Federation", "Result", "RoundReport"]
+
+_client_logger = logging.getLogger("fedavg.client")
+
+Evaluate = Callable[[Tree], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One finished round, everything in it public: noised sums, the padded cohort, and what has been spent."""
+
+    round: int
+    rounds: int
+    cohort: int
+    survivors: int
+    bytes_up_per_client: int
+    epsilon: dp.Epsilons
+    metrics: Mapping[str, float]
+    contributed: float
+    failed: float
+    evaluation: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> RoundReport:
+        """The inverse of `as_dict`."""
+        return cls(**{**fields, "epsilon": dp.Epsilons(**fields["epsilon"])})
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: the model, what it cost and against whom, and round by round how it went."""
+
+    weights: Tree
+    statement: dp.Statements
+    rounds: list[RoundReport]
+    plan: AggregationPlan
+    sampler: dp.PaddedPoisson
+    privacy: dp.Privacy
+    ledger: Path | None
+    stopped: str | None
+    """None when all rounds ran, else why not, in words."""
+
+
+class Federation:
+    """A run whose outer loop is yours: iterate over it, or call `run_round` until `finished`.
+
+    Arguments are `fedavg.train`'s.
+
+    >>> def step(weights, data):
+    ...     return {"mean": weights["mean"] + 0.5 * (data - weights["mean"])}
+    >>> federation = Federation(
+    ...     step, [np.float64(i % 2) for i in range(40)], weights={"mean": np.zeros(())}, rounds=2, cohort_size=30,
+    ...     privacy=dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0), secure=SecureAggregation.ideal(),
+    ... )
+    >>> [report.round for report in federation]
+    [1, 2]
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        clients: ClientData | Mapping[Any, Any] | Sequence[Any],
+        *,
+        weights: Tree,
+        rounds: int,
+        cohort_size: int,
+        privacy: dp.Privacy,
+        secure: SecureAggregation | None = None,
+        server_optimizer: ServerOptimizer | None = None,
+        metrics: Mapping[str, float] | None = None,
+        evaluate: Evaluate | None = None,
+        simulated_dropout: float = 0.0,
+        entropy: RunEntropy | None = None,
+        folder: str | Path | None = None,
+        ledger: str | Path | None = None,
+        resume: bool = False,
+        record: Record | None = None,
+    ) -> None:
+        self.clients = ClientData.of(clients)
+        if rounds < 1:
+            raise ParameterError(f"rounds is {rounds}; give at least 1")
+        if not 1 <= cohort_size <= len(self.clients):
+            raise ParameterError(
+                f"cohort_size is {cohort_size} for {len(self.clients)} clients; give a number from 1 to the population"
+            )
+        self.rounds, self.privacy = rounds, privacy
+        self.secure = secure or SecureAggregation()
+        self._entropy = entropy or RunEntropy()
+        self._evaluate, self._record = evaluate, record
+        self.sampler = dp.PaddedPoisson(population=len(self.clients), expected=cohort_size)
+        spec = TreeSpec.of(weights)
+        self.plan = AggregationPlan.choose(
+            size=spec.size,
+            cohort=self.sampler.cohort_size,
+            privacy=privacy,
+            noise_multiplier=dp.calibrate(privacy, self.sampler, rounds=rounds),
+            secure=self.secure,
+            metrics=metrics or {},
+        )
+        self._lost = self._simulated(simulated_dropout)
+        if self.secure.masked:
+            self.plan.protocol(
+                0, bytes(32)
+            )  # Infeasible graphs are refused here, before anything is charged.
+        self._process = FederatedAveraging(
+            step=step,
+            spec=spec,
+            initial=spec.flatten(weights),
+            plan=self.plan,
+            optimizer=server_optimizer or sgd(),
+            expected_contributors=self.sampler.expected,
+            client_log=self._log_failure,
+        )
+        self._open(folder, ledger, resume)
+
+    def _open(self, folder: str | Path | None, ledger: str | Path | None, resume: bool) -> None:
+        """Open the run's folder and ledger, and take up the last finished round if there is one."""
+        fingerprint = self._fingerprint()
+        self._folder = None if folder is None else RunFolder(folder, fingerprint=fingerprint, resume=resume)
+        self.state = self._process.initialize()
+        self.reports: list[RoundReport] = []
+        self._participations = np.zeros(len(self.clients), np.int64)
+        path = Path(ledger) if ledger is not None else self._folder.ledger if self._folder else None
+        self.ledger = dp.Ledger.attach(
+            path,
+            accountant=dp.RunAccountant(self.plan.mechanism, self.sampler, self.privacy, self.rounds),
+            run=fingerprint,
+        )
+        if self._folder is None:
+            return
+        self._participations = self._folder.load_participations(len(self.clients))
+        if (kept := self._folder.load()) is not None:
+            self.state, lines = kept
+            self.reports = [RoundReport.from_dict(line) for line in lines]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all planned rounds have run."""
+        return self.state.rounds >= self.rounds
+
+    def __iter__(self) -> Iterator[RoundReport]:
+        """Run what is left, round by round; raises what `run_round` raises."""
+        while not self.finished:
+            yield self.run_round()
+
+    def run_round(self) -> RoundReport:
+        """Run one round and keep it.
+
+        Raises:
+            dp.BudgetExceeded: the round would pass a budget; nothing was drawn or charged.
+            RoundAborted: too many dropped out; says whether the round was charged. The run can go on.
+        """
+        number = self.ledger.reserve(timestamp=time.time())
+        draw = self._draw(number)
+        unmasking = _Unmasking(self._record)
+        try:
+            state, outcome = self._process.next(
+                self.state,
+                self.clients,
+                draw,
+                number=number,
+                dropouts=self._dropouts(number, draw),
+                entropy=self._entropy,
+                record=unmasking,
+            )
+        except secagg.TooFewClients as error:
+            if not unmasking.answered:
+                self.ledger.refund(number, reason=str(error), timestamp=time.time())
+            charged = "stays charged" if unmasking.answered else "was refunded"
+            raise RoundAborted(
+                f"round {number} ended without a sum: {error}; it {charged}", charged=unmasking.answered
+            ) from error
+        self.ledger.settle(
+            number,
+            survivors=outcome.survivors,
+            model_hash=self._process.model_hash(state),
+            timestamp=time.time(),
+        )
+        return self._keep(state, outcome)
+
+    def result(self, stopped: str | None = None) -> Result:
+        """What the run has come to so far."""
+        return Result(
+            weights=self._process.weights(self.state),
+            statement=self.statement(),
+            rounds=list(self.reports),
+            plan=self.plan,
+            sampler=self.sampler,
+            privacy=self.privacy,
+            ledger=self.ledger.path,
+            stopped=stopped,
+        )
+
+    def statement(self) -> dp.Statements:
+        """Both statements, for everything charged so far."""
+        return dp.statements(
+            self.ledger.spent(),
+            mechanism=self.plan.mechanism,
+            sampler=self.sampler,
+            privacy=self.privacy,
+            minimum_survivors=self.plan.minimum_survivors,
+            charged=self.ledger.charged,
+            aborted=self.ledger.aborted,
+            seeded=self._entropy.is_seeded,
+            masked=self.secure.masked,
+        )
+
+    def _draw(self, number: int) -> dp.Draw:
+        """Draw the cohort and count it, durably, before anybody is invited."""
+        cap = self.privacy.max_participations
+        capped = self._participations >= (cap if cap is not None else np.iinfo(np.int64).max)
+        draw = self.sampler.draw(self._entropy.keystream("cohort", number), capped=capped)
+        self._participations[draw.invited[draw.contributes]] += 1
+        if self._folder is not None:
+            self._folder.save_participations(self._participations)
+        return draw
+
+    def _keep(self, state: ServerState, outcome: RoundOutcome) -> RoundReport:
+        self.state = state
+        weights = self._process.weights(state)
+        report = RoundReport(
+            round=state.rounds,
+            rounds=self.rounds,
+            cohort=self.sampler.cohort_size,
+            survivors=outcome.survivors,
+            bytes_up_per_client=outcome.bytes_up_per_client,
+            epsilon=self.ledger.spent(),
+            metrics=outcome.metrics,
+            contributed=outcome.contributed,
+            failed=outcome.failed,
+            evaluation=dict(self._evaluate(weights)) if self._evaluate else {},
+        )
+        self.reports.append(report)
+        if self._folder is not None:
+            spec = self._process.spec
+            model = {leaf.path or "weights": array for leaf, array in spec.arrays(state.weights)}
+            self._folder.write_json("statement.json", self.statement().as_dict())
+            self._folder.save(state, [kept.as_dict() for kept in self.reports], model)
+        if outcome.failed - 4 * self.plan.count_stddev > self.sampler.expected / 2:
+            warnings.warn(
+                f"round {report.round}: about {outcome.failed:.0f} of {self.sampler.expected:.0f} clients failed and"
+                " sent zeros; the clients' own logs name the cause (fedavg.check finds most of them beforehand)",
+                stacklevel=3,
+            )
+        return report
+
+    def _simulated(self, dropout: float) -> int:
+        """How many of the cohort the simulator silences in each round."""
+        cohort = self.sampler.cohort_size
+        if not 0 <= dropout < 1:
+            raise ParameterError(f"simulated_dropout is {dropout}; give a share of the cohort from 0 up to 1")
+        lost = int(dropout * cohort + 1e-9)
+        if cohort - lost < self.plan.minimum_survivors:
+            raise ParameterError(
+                f"simulated_dropout={dropout} leaves {cohort - lost} of {cohort} clients, fewer than the"
+                f" {self.plan.minimum_survivors} that dropout={self.secure.dropout} promises;"
+                " raise dropout= or simulate less"
+            )
+        return lost
+
+    def _dropouts(self, number: int, draw: dp.Draw) -> dict[str, list[int]]:
+        """Who the simulator silences, and from which stage on; independent of who was drawn."""
+        dice = self._entropy.dice("dropout", number)
+        silent = dice.choice(draw.invited, size=self._lost, replace=False).tolist()
+        stages = dice.integers(len(DROPOUT_STAGES), size=self._lost).tolist()
+        return {
+            stage: [client for client, at in zip(silent, stages, strict=True) if at == index]
+            for index, stage in enumerate(DROPOUT_STAGES)
+        }
+
+    def _fingerprint(self) -> dict[str, Any]:
+        return {
+            "plan": self.plan.canonical().hex(),
+            "weights": self._process.model_hash(self._process.initialize()).hex(),
+            "population": len(self.clients),
+            "cohort": self.sampler.cohort_size,
+            "expected": self.sampler.expected,
+            "rounds": self.rounds,
+            "noise_multiplier": self.plan.mechanism.noise_multiplier,
+            "l2_clip_norm": self.privacy.l2_clip_norm,
+            "delta": self.privacy.delta,
+            "budgets": [self.privacy.readers_epsilon, self.privacy.server_epsilon],
+            "max_participations": self.privacy.max_participations,
+            "dropped_per_round": self._lost,
+            "optimizer": self._process.optimizer.name,
+            "secure": repr(self.secure),
+            "masked": self.secure.masked,
+            "seeded": self._entropy.is_seeded,
+        }
+
+    def _log_failure(self, client_id: Any, cause: str) -> None:
+        if self._folder is not None:
+            self._folder.log_failure(client_id, self.state.rounds + 1, cause)
+        else:
+            _client_logger.warning("client %s: %s", client_id, cause)
+
+
+class _Unmasking:
+    """Watches whether a share that unmasks was answered; passes everything on to the user's record."""
+
+    def __init__(self, record: Record | None) -> None:
+        self.answered = False
+        self._record = record
+
+    def __call__(self, stage: str, sender: int, message: bytes) -> None:
+        self.answered = self.answered or stage == "unmask"
+        if self._record is not None:
+            self._record(stage, sender, message)

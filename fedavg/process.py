@@ -1,0 +1,138 @@
+"""Federated averaging as a process: two pure functions over a state that can be kept, looked at and resumed.
+
+`initialize() -> state`; `next(state, cohort) -> (state, outcome)` (McMahan et al. 2017, Algorithm 1, with the sum of
+the clients' updates replaced by a masked and noised one, and the divisor by a public constant).
+
+What is not here: who is drawn and what it costs (`fedavg.federation`), how values are summed (`fedavg.aggregation`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+from fedavg.aggregation import AggregationPlan, Contribution, Record, RoundSum
+from fedavg.client_data import ClientData
+from fedavg.entropy import RunEntropy
+from fedavg.errors import StepError
+from fedavg.pytree import Tree, TreeSpec
+from fedavg.server_optimizers import OptimizerState, ServerOptimizer
+from fedavg.step import Step, run_step
+
+__all__ = ["ClientLog", "FederatedAveraging", "RoundOutcome", "ServerState"]
+
+ClientLog = Callable[[Any, str], None]  # (client id, cause): written on the client, read by nobody else
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The server's state between rounds: flat weights and the optimizer's own arrays."""
+
+    weights: NDArray[Any]
+    optimizer: OptimizerState
+    rounds: int = 0
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What a round released, every number of it noised, and who answered (survivors of the padded cohort)."""
+
+    metrics: Mapping[str, float]
+    contributed: float
+    failed: float
+    survivors: int
+    bytes_up_per_client: int
+
+
+@dataclass(frozen=True)
+class FederatedAveraging:
+    """The pure pair. `expected_contributors` (population times sampling rate) is the public divisor."""
+
+    step: Step
+    spec: TreeSpec
+    initial: NDArray[Any]
+    plan: AggregationPlan
+    optimizer: ServerOptimizer
+    expected_contributors: float
+    client_log: ClientLog
+
+    def initialize(self) -> ServerState:
+        """The state before the first round."""
+        return ServerState(self.initial.copy(), self.optimizer.initialize(self.spec.size, self.spec.dtype))
+
+    def weights(self, state: ServerState) -> Tree:
+        """The released model as the nest of arrays the user gave."""
+        return self.spec.unflatten(state.weights)
+
+    def model_hash(self, state: ServerState) -> bytes:
+        """What a round binds its masks to: clients sent another model cannot be summed with the rest."""
+        return hashlib.sha256(self.spec.describe().encode() + b"\0" + state.weights.tobytes()).digest()
+
+    def next(
+        self,
+        state: ServerState,
+        clients: ClientData,
+        draw: dp.Draw,
+        *,
+        number: int,
+        dropouts: Mapping[str, Collection[int]],
+        entropy: RunEntropy,
+        record: Record | None = None,
+    ) -> tuple[ServerState, RoundOutcome]:
+        """One round: train on those drawn, sum under masks and noise, step the server's optimizer.
+
+        Args:
+            state: The state the last round returned.
+            clients: The population; positions in `clients.client_ids` are the protocol's ids.
+            draw: The padded cohort.
+            number: Round number for the masks, never used before.
+            dropouts: Stage to the positions silent from it on.
+            entropy: Where keys, masks, rounding and noise come from.
+            record: Called with what the server receives.
+
+        Raises:
+            secagg.TooFewClients: more dropped out than tolerated; nothing was released.
+        """
+        contributes = dict(zip(draw.invited.tolist(), draw.contributes.tolist(), strict=True))
+
+        def contribution(position: int) -> Contribution:
+            return self._train(state, clients, position) if contributes[position] else "padding"
+
+        result = self.plan.sum_round(
+            contribution,
+            clients=list(contributes),
+            number=number,
+            model_hash=self.model_hash(state),
+            dropouts=dropouts,
+            entropy=entropy,
+            record=record,
+        )
+        average = (result.sums["update"] / self.expected_contributors).astype(self.spec.dtype)
+        optimizer, weights = self.optimizer.update(state.optimizer, state.weights, average)
+        return ServerState(weights, optimizer, state.rounds + 1), self._outcome(result)
+
+    def _train(self, state: ServerState, clients: ClientData, position: int) -> Contribution:
+        client_id = clients.client_ids[position]
+        try:
+            data = clients.for_client(client_id)
+            return run_step(self.step, self.spec, state.weights, data, metrics=self.plan.metrics)
+        except StepError as error:
+            self.client_log(client_id, str(error))
+            return "failed"
+
+    def _outcome(self, result: RoundSum) -> RoundOutcome:
+        contributed, failed, *sums = result.sums["scalars"].tolist()
+        # A ratio of two noised sums is post-processing; the floor keeps a small, noisy count from exploding it.
+        count = max(contributed, self.expected_contributors / 2)
+        bounds = self.plan.metrics.items()
+        metrics = {
+            name: float(np.clip(total * bound / count, -bound, bound))
+            for (name, bound), total in zip(bounds, sums, strict=True)
+        }
+        return RoundOutcome(metrics, contributed, failed, result.survivors, result.bytes_up_per_client)

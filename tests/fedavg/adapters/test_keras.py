@@ -1,0 +1,73 @@
+"""A compiled Keras model as a step: optimizer state set back for every client, buffers by choice."""
+
+import os
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+pytest.importorskip("torch")
+keras = pytest.importorskip("keras")
+
+from fedavg import ParameterError, check, from_keras  # noqa: E402
+
+
+def array(variable):
+    return variable.value.detach().cpu().numpy().copy()
+
+
+def build(*, norm=False):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Input((4,)), keras.layers.Dense(3, "tanh")]
+    model = keras.Sequential([*layers, *([keras.layers.BatchNormalization()] * norm), keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss)
+    return model
+
+
+def fit(model, data):
+    return model.fit(*data, epochs=2, batch_size=8, shuffle=False, verbose=0)
+
+
+def client(seed):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(8, 4)).astype("float32"), rng.integers(2, size=8)
+
+
+def test_a_step_is_the_loop_itself():
+    step = from_keras(build(), fit)
+    alone = build()
+    fit(alone, client(1))
+    trained, metrics = step(step.weights, client(1))
+    for value, variable in zip(trained.values(), alone.trainable_variables, strict=True):
+        np.testing.assert_allclose(value, array(variable), rtol=1e-6)
+    assert metrics["loss"] > 0
+
+
+def test_the_optimizers_moments_do_not_pass_from_client_to_client():
+    step = from_keras(build(), fit)
+    assert check(step, [client(1), client(2)], weights=step.weights, metrics={"loss": 5.0}) == []
+
+
+def test_without_the_reset_they_would():
+    model = build()
+    step = from_keras(model, fit)
+
+    def leaky(weights, data):
+        for value, variable in zip(weights.values(), model.trainable_variables, strict=True):
+            variable.assign(value)
+        fit(model, data)
+        return {name: array(v) for name, v in zip(weights, model.trainable_variables, strict=True)}
+
+    kinds = [finding.kind for finding in check(leaky, [client(1), client(2)], weights=step.weights)]
+    assert kinds == ["impurity"]
+
+
+def test_buffers_are_refused_kept_or_averaged():
+    with pytest.raises(ParameterError, match="moving_mean"):
+        from_keras(build(norm=True), fit)
+    keep = from_keras(build(norm=True), fit, buffers="keep")
+    average = from_keras(build(norm=True), fit, buffers="average")
+    assert len(average.weights) == len(keep.weights) + 2
+    for step in (keep, average):
+        assert check(step, [client(1), client(2)], weights=step.weights) == []

@@ -1,0 +1,74 @@
+"""A PyTorch loop as a step: the same numbers as the loop alone, no state from client to client, buffers by choice."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from fedavg import ParameterError, check, from_torch  # noqa: E402
+
+
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+
+
+def fit(module, data):
+    x, y = data
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(module(x), y)
+        loss.backward()
+        optimizer.step()
+    return {"loss": loss.item()}
+
+
+def client(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(8, 4, generator=generator), torch.randint(2, (8,), generator=generator)
+
+
+def test_a_step_is_the_loop_itself():
+    step = from_torch(net(), fit)
+    alone = net()
+    fit(alone, client(1))
+    trained, metrics = step(step.weights, client(1))
+    for name, value in alone.state_dict().items():
+        np.testing.assert_array_equal(trained[name], value.numpy())
+    assert metrics["loss"] > 0
+
+
+def test_nothing_passes_from_one_client_to_the_next():
+    step = from_torch(net(), fit)
+    assert check(step, [client(1), client(2)], weights=step.weights, metrics={"loss": 5.0}) == []
+
+
+def test_an_optimizer_made_once_is_found():
+    module = net()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+
+    def leaky(module, data):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(data[0]), data[1]).backward()
+        optimizer.step()
+
+    step = from_torch(module, leaky)
+    kinds = [finding.kind for finding in check(step, [client(1), client(2)], weights=step.weights)]
+    assert kinds == ["impurity"]
+
+
+def test_buffers_are_refused_kept_or_averaged():
+    def normed():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2))
+
+    with pytest.raises(ParameterError, match="running_mean"):
+        from_torch(normed(), fit)
+    keep = from_torch(normed(), fit, buffers="keep")
+    assert not [name for name in keep.weights if "running" in name]
+    average = from_torch(normed(), fit, buffers="average")
+    assert [name for name in average.weights if "running" in name] == ["1.running_mean", "1.running_var"]
+    assert not np.array_equal(average(average.weights, client(1))[0]["1.running_mean"], np.zeros(3))
+    for step in (keep, average):
+        assert check(step, [client(1), client(2)], weights=step.weights) == []

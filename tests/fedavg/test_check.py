@@ -1,0 +1,69 @@
+"""What `check` finds, each by a step that has just that fault."""
+
+import numpy as np
+import pytest
+
+from fedavg import TreeError, check
+
+WEIGHTS = {"w": np.zeros(3)}
+CLIENTS = [np.ones(3), np.full(3, 2.0)]
+
+
+def kinds(step, **settings):
+    return [finding.kind for finding in check(step, CLIENTS, **{"weights": WEIGHTS, **settings})]
+
+
+def pure(weights, data):
+    return {"w": weights["w"] + data}
+
+
+def test_a_pure_step_has_no_findings():
+    assert kinds(pure) == []
+
+
+def test_optimizer_state_kept_between_clients_is_found():
+    velocity = np.zeros(3)
+
+    def step(weights, data):
+        velocity[:] = 0.9 * velocity + data
+        return {"w": weights["w"] + velocity}
+
+    assert kinds(step) == ["impurity"]
+
+
+def test_a_shared_generator_is_found():
+    rng = np.random.default_rng(0)
+    assert kinds(lambda weights, data: {"w": rng.normal(size=3)}) == ["impurity"]
+
+
+def test_writing_into_the_given_weights_is_found():
+    def step(weights, data):
+        weights["w"] += data
+        return weights
+
+    assert kinds(step) == ["mutation"]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda weights, data: {"v": weights["w"]},
+        lambda weights, data: {"w": weights["w"].astype(np.float32)},
+        lambda weights, data: {"w": weights["w"][:2]},
+        lambda weights, data: {"w": weights["w"] * np.inf},
+        lambda weights, data: {"w": weights["w"] / data[7]},
+    ],
+    ids=["tree", "dtype", "shape", "nan", "raises"],
+)
+def test_what_would_become_zeros_is_a_failure(step):
+    assert kinds(step) == ["failure"]
+
+
+def test_a_metric_past_its_bound_is_found():
+    assert kinds(lambda w, d: (pure(w, d), {"loss": 9.0}), metrics={"loss": 1.0}) == ["metric-bound"]
+    assert kinds(lambda w, d: (pure(w, d), {"loss": 0.5}), metrics={"loss": 1.0}) == []
+
+
+def test_weights_that_cannot_be_averaged_are_refused():
+    with pytest.raises(TreeError, match="int"):
+        check(pure, CLIENTS, weights={"w": np.zeros(3, int)})

@@ -1,0 +1,323 @@
+"""A federated run end to end: the same integers with and without masks, failures, resuming, refusals, the budget."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import dp
+import fedavg
+import secagg
+from fedavg import Federation, RunEntropy, SecureAggregation, train
+
+PRIVACY = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
+CLIENTS = [np.full(4, float(i % 3)) for i in range(60)]
+
+
+def step(weights, data):
+    moved = {
+        name: array + 0.1 * (data[: array.size].reshape(array.shape) - array)
+        for name, array in weights.items()
+    }
+    return moved, {"loss": float(data.mean())}
+
+
+def settings(**changes):
+    return {
+        "weights": {"w": np.zeros((2, 2)), "b": np.zeros(1)},
+        "rounds": 2,
+        "cohort_size": 20,
+        "privacy": PRIVACY,
+        "metrics": {"loss": 2.0},
+        "entropy": RunEntropy.seeded(5),
+        **changes,
+    }
+
+
+def assert_same_weights(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("graph", ["complete", "auto"])
+def test_ideal_and_real_aggregation_give_the_same_bits(dropout, graph):
+    secure = SecureAggregation(dropout=0.2, corruption=0.0, graph=graph)
+    real = train(step, CLIENTS, **settings(secure=secure, simulated_dropout=dropout))
+    ideal = train(step, CLIENTS, **settings(secure=replace(secure, masked=False), simulated_dropout=dropout))
+    assert_same_weights(real.weights, ideal.weights)
+    for masked, plain in zip(real.rounds, ideal.rounds, strict=True):
+        assert replace(masked, bytes_up_per_client=0) == replace(plain, bytes_up_per_client=0)
+        assert masked.bytes_up_per_client > 0
+
+
+def test_another_seed_gives_other_noise():
+    one = train(step, CLIENTS, **settings(secure=SecureAggregation.ideal()))
+    two = train(step, CLIENTS, **settings(secure=SecureAggregation.ideal(), entropy=RunEntropy.seeded(6)))
+    assert not np.array_equal(one.weights["w"], two.weights["w"])
+
+
+def test_without_a_seed_nothing_repeats_and_the_statement_does_not_call_itself_a_simulation():
+    runs = [
+        train(step, CLIENTS, **settings(entropy=None, secure=SecureAggregation.ideal())) for _ in range(2)
+    ]
+    assert not np.array_equal(runs[0].weights["w"], runs[1].weights["w"])
+    assert "simulation, no guarantee" in train(step, CLIENTS, **settings()).statement.readers.text
+    real = train(step, CLIENTS, **settings(entropy=None))
+    assert "simulation, no guarantee" not in real.statement.readers.text
+
+
+def raising(weights, data):
+    raise RuntimeError("disk on fire")
+
+
+def nan(weights, data):
+    return {name: array * np.nan for name, array in weights.items()}, {"loss": 0.0}
+
+
+def reshaped(weights, data):
+    return {name: array.reshape(-1) for name, array in weights.items()}, {"loss": 0.0}
+
+
+@pytest.mark.parametrize("bad", [raising, nan, reshaped], ids=["raises", "nan", "reshapes"])
+def test_a_failing_client_sends_zeros_with_its_noise_and_nobody_learns_its_name(bad, tmp_path):
+    """One client in three fails; the run equals one in which these clients' updates are zero."""
+    transcript = []
+
+    def sometimes(weights, data):
+        return (bad if data[0] == 2.0 else step)(weights, data)
+
+    result = train(
+        sometimes,
+        CLIENTS,
+        **settings(
+            rounds=3,
+            folder=tmp_path,
+            secure=SecureAggregation(dropout=0.2, corruption=0.0),
+            record=lambda *entry: transcript.append(entry),
+        ),
+    )
+
+    def zero(weights, data):
+        return (weights, {"loss": 0.0}) if data[0] == 2.0 else step(weights, data)
+
+    zeros = train(
+        zero, CLIENTS, **settings(rounds=3, secure=SecureAggregation.ideal(dropout=0.2, corruption=0.0))
+    )
+    assert_same_weights(result.weights, zeros.weights)
+    assert [report.survivors for report in result.rounds] == [report.survivors for report in zeros.rounds]
+    failed = sum(report.failed for report in result.rounds)
+    assert failed > sum(report.failed for report in zeros.rounds) + 5
+
+    log = [json.loads(line) for line in (tmp_path / "clients" / "failures.jsonl").read_text().splitlines()]
+    assert log
+    assert all(int(entry["client"]) % 3 == 2 for entry in log)
+    cause = {"raising": "disk on fire", "nan": "NaN", "reshaped": "shape"}[bad.__name__]
+    assert all(cause in entry["cause"] for entry in log)
+    public = b"".join(path.read_bytes() for path in (tmp_path / "public").iterdir())
+    received = b"".join(message for _, _, message in transcript)
+    assert cause.encode() not in public + received
+
+
+def test_a_noised_count_reports_how_many_failed():
+    """A quarter of a large cohort fails: the mean noised count of 20 rounds is near it, alpha below 1e-6 at 5 sd."""
+    clients = [np.full(4, float(i % 4)) for i in range(400)]
+
+    def quarter(weights, data):
+        return step(weights, data) if data[0] else raising(weights, data)
+
+    privacy = dp.Privacy(noise_multiplier=0.5, delta=1e-3, l2_clip_norm=1.0, metrics_share=0.1)
+    result = train(
+        quarter,
+        clients,
+        **settings(privacy=privacy, rounds=20, cohort_size=200, secure=SecureAggregation.ideal()),
+    )
+    sd = np.sqrt((result.plan.count_stddev**2 + 200 * 0.25) / 20)
+    failed = np.mean([report.failed for report in result.rounds])
+    assert abs(failed - 50) < 5 * sd
+    assert abs(np.mean([report.contributed for report in result.rounds]) - 150) < 5 * sd
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path):
+    whole = train(step, CLIENTS, **settings(rounds=4, secure=SecureAggregation.ideal()))
+    first = Federation(step, CLIENTS, **settings(rounds=4, secure=SecureAggregation.ideal(), folder=tmp_path))
+    first.run_round()
+    first.run_round()
+    del first
+    rest = train(
+        step, CLIENTS, **settings(rounds=4, secure=SecureAggregation.ideal(), folder=tmp_path, resume=True)
+    )
+    assert_same_weights(rest.weights, whole.weights)
+    assert rest.rounds == whole.rounds
+    lines = [json.loads(line) for line in (tmp_path / "public" / "rounds.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines] == [1, 2, 3, 4]
+
+
+KILLED = """
+    import os, signal, sys
+    import numpy as np
+    import dp, fedavg
+    sys.path.insert(0, sys.argv[2])
+    from test_federation import CLIENTS, settings, step
+
+    seen = []
+    def record(stage, sender, message):
+        if sys.argv[3] == stage and len(fed.reports) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fed = fedavg.Federation(step, CLIENTS, **settings(rounds=3, folder=sys.argv[1], record=record,
+                            secure=fedavg.SecureAggregation(dropout=0.2, corruption=0.0)))
+    for report in fed:
+        pass
+"""
+
+
+@pytest.mark.parametrize("stage", ["advertise", "masked_input", "unmask"])
+def test_killed_in_mid_round_the_run_resumes_and_the_lost_round_stays_charged(stage, tmp_path):
+    script = textwrap.dedent(KILLED)
+    here = str(__import__("pathlib").Path(__file__).parent)
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), here, stage], check=False, timeout=120
+    )
+    assert killed.returncode == -signal.SIGKILL
+    resumed = train(
+        step,
+        CLIENTS,
+        **settings(
+            rounds=3, folder=tmp_path, resume=True, secure=SecureAggregation(dropout=0.2, corruption=0.0)
+        ),
+    )
+    assert [report.round for report in resumed.rounds] == [1, 2, 3]
+    kinds = [(row.kind, row.round) for row in dp.Ledger.open(resumed.ledger).rows() if row.kind != "plan"]
+    assert kinds == [
+        ("reserve", 1),
+        ("settle", 1),
+        ("reserve", 2),
+        ("reserve", 3),
+        ("settle", 3),
+        ("reserve", 4),
+        ("settle", 4),
+    ]
+    never_lost = train(
+        step, CLIENTS, **settings(rounds=4, secure=SecureAggregation.ideal(dropout=0.2, corruption=0.0))
+    )
+    assert resumed.statement.readers.epsilon == never_lost.statement.readers.epsilon
+
+
+def test_too_many_dropouts_abort_the_round_and_refund_it(tmp_path):
+    federation = Federation(step, CLIENTS, **settings(folder=tmp_path, secure=SecureAggregation(dropout=0.2)))
+    federation._lost = federation.plan.cohort // 2
+    with pytest.raises(fedavg.RoundAborted) as aborted:
+        federation.run_round()
+    assert not aborted.value.charged
+    assert federation.ledger.spent().readers == 0
+    federation._lost = 0
+    assert federation.run_round().round == 1
+
+
+def test_the_budget_ends_the_run(tmp_path):
+    """Calibrated to exactly three rounds; one is lost in a crash, so the third would pass the budget."""
+    privacy = dp.Privacy(readers_epsilon=3.0, delta=1e-3, l2_clip_norm=1.0)
+    changes = {"rounds": 3, "privacy": privacy, "secure": SecureAggregation.ideal(), "folder": tmp_path}
+    whole = train(step, CLIENTS, **settings(**{**changes, "folder": None}))
+    assert whole.stopped is None
+    assert 2.9 < whole.statement.readers.epsilon <= 3.0
+    crashed = Federation(step, CLIENTS, **settings(**changes))
+    crashed.ledger.reserve()
+    del crashed
+    federation = Federation(step, CLIENTS, **settings(**changes, resume=True))
+    federation.run_round()
+    federation.run_round()
+    before = federation.ledger.path.read_bytes()
+    with pytest.raises(dp.BudgetExceeded):
+        federation.run_round()
+    assert federation.ledger.path.read_bytes() == before
+    stopped = train(step, CLIENTS, **settings(**changes, resume=True))
+    assert len(stopped.rounds) == 2
+    assert "budget" in stopped.stopped
+    assert stopped.statement.readers.epsilon <= 3.0
+    assert "1 of them without a result" in stopped.statement.readers.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"cohort_size": 61}, fedavg.ParameterError, "61 for 60 clients"),
+        ({"cohort_size": 0}, fedavg.ParameterError, "cohort_size is 0"),
+        ({"rounds": 0}, fedavg.ParameterError, "rounds is 0"),
+        ({"simulated_dropout": 0.3}, fedavg.ParameterError, "simulated_dropout=0.3"),
+        ({"secure": SecureAggregation(modulus_bits=12)}, dp.ParameterError, "12"),
+        ({"secure": SecureAggregation(dropout=0.5, corruption=0.5)}, fedavg.ParameterError, "honest"),
+        ({"secure": SecureAggregation(dropout=0.45, corruption=0.4)}, secagg.ParameterError, "dropout"),
+        ({"metrics": {"loss": 0.0}}, fedavg.ParameterError, "loss"),
+        ({"weights": {"w": np.zeros(2, np.int32)}}, fedavg.TreeError, "int32"),
+    ],
+)
+def test_a_run_that_cannot_keep_its_promise_is_refused_before_anything_is_charged(
+    changes, error, says, tmp_path
+):
+    with pytest.raises(error, match=says):
+        Federation(step, CLIENTS, **settings(folder=tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_only_ever_continued(tmp_path):
+    train(step, CLIENTS, **settings(folder=tmp_path, secure=SecureAggregation.ideal()))
+    with pytest.raises(fedavg.CheckpointError, match="already holds a run"):
+        Federation(step, CLIENTS, **settings(folder=tmp_path, secure=SecureAggregation.ideal()))
+    with pytest.raises(fedavg.CheckpointError, match="rounds"):
+        Federation(
+            step,
+            CLIENTS,
+            **settings(folder=tmp_path, resume=True, rounds=9, secure=SecureAggregation.ideal()),
+        )
+
+
+def test_a_ledger_of_another_run_is_refused(tmp_path):
+    train(step, CLIENTS, **settings(folder=tmp_path / "one", secure=SecureAggregation.ideal()))
+    ledger = tmp_path / "one" / "operator" / "ledger.sqlite"
+    with pytest.raises(dp.LedgerError):
+        Federation(
+            step,
+            CLIENTS,
+            **settings(folder=tmp_path / "two", ledger=ledger, rounds=7, secure=SecureAggregation.ideal()),
+        )
+
+
+def test_who_was_drawn_never_reaches_public_files(tmp_path):
+    """Public outputs hold the padded size and the survivors; nothing in them changes with the number drawn."""
+    result = train(step, CLIENTS, **settings(folder=tmp_path, secure=SecureAggregation.ideal()))
+    names = {path.name for path in (tmp_path / "public").iterdir()}
+    assert names == {"rounds.jsonl", "statement.json", "model.npz"}
+    line = json.loads((tmp_path / "public" / "rounds.jsonl").read_text().splitlines()[0])
+    assert set(line) == {
+        "round", "rounds", "cohort", "survivors", "bytes_up_per_client", "epsilon", "metrics", "contributed", "failed",
+        "evaluation",
+    }  # fmt: skip
+    assert {report.cohort for report in result.rounds} == {result.sampler.cohort_size}
+    assert (tmp_path / "operator").stat().st_mode & 0o077 == 0
+
+
+def test_a_capped_client_pads_from_then_on():
+    """With a cap of one, nobody trains twice, however many rounds run."""
+    trained = []
+
+    def counting(weights, data):
+        trained.append(int(data[3]))
+        return step(weights, data)
+
+    clients = [np.array([0.0, 0.0, 0.0, i]) for i in range(60)]
+    train(
+        counting,
+        clients,
+        **settings(
+            rounds=8, privacy=replace(PRIVACY, max_participations=1), secure=SecureAggregation.ideal()
+        ),
+    )
+    assert len(trained) == len(set(trained)) > 40
