@@ -152,11 +152,15 @@ def _coins(keystream: Keystream, rate: Fraction, count: int) -> NDArray[np.bool_
 
 
 def _choose(keystream: Keystream, pool: NDArray[np.intp], count: int) -> NDArray[np.intp]:
-    """`count` members of `pool`, uniform without replacement: those with the smallest of distinct random keys."""
-    keys = keystream.words(len(pool), np.uint64)
-    while len(np.unique(keys)) < len(keys):
+    """`count` members of `pool`, uniform without replacement: those with the smallest random keys."""
+    if count == len(pool):
+        return pool
+    while True:
         keys = keystream.words(len(pool), np.uint64)
-    return pool[np.argsort(keys)[:count]]
+        order = np.argpartition(keys, count)
+        # A tie across the boundary would be broken by position: draw again, which favours nobody.
+        if count == 0 or keys[order[:count]].max() < keys[order[count]]:
+            return pool[order[:count]]
 
 
 def _mask(capped: Iterable[int] | NDArray[np.bool_], population: int) -> NDArray[np.bool_]:
