@@ -14,8 +14,8 @@ from dp.cohorts import PaddedPoisson
 from dp.errors import ParameterError
 from dp.events import Composed, Gaussian, Poisson
 from dp.gaussian import gaussian_shift
-from dp.mechanisms import worst_tight_slack
 from dp.privacy import Privacy
+from dp.tight import worst_slack
 
 __all__ = ["calibrate"]
 
@@ -49,7 +49,7 @@ def calibrate(privacy: Privacy, sampler: PaddedPoisson, rounds: int, *, dimensio
     1.5
     """
     checks.integer("rounds", rounds, 1)
-    slack = worst_tight_slack(shares=sampler.cohort_size, dimension=dimension)
+    slack = worst_slack(shares=sampler.cohort_size, dimension=dimension)
     participations = min(rounds, privacy.max_participations or rounds)
     answers = [] if privacy.noise_multiplier is None else [privacy.noise_multiplier]
     if privacy.server_epsilon is not None:

@@ -19,23 +19,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dp import checks
 from dp.errors import ParameterError
 from dp.events import Gaussian
+from dp.tight import LEAST_STDDEV, SMOOTHING_VARIANCE, tight_slack
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dp.discrete_gaussian import DiscreteGaussian
     from dp.keystream import Keystream
 
-__all__ = ["LEAST_TIGHT_STDDEV", "DistributedDiscreteGaussian", "tight_slack", "worst_tight_slack"]
+__all__ = ["DistributedDiscreteGaussian"]
 
-LEAST_TIGHT_STDDEV = 2.0
-"""Least deviation of one share, in integer units, for which the tight epsilon is proven."""
-
-_SMOOTHING_VARIANCE = 4.0
+_ROUNDING = 1 + 2.0**-50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +70,10 @@ class DistributedDiscreteGaussian:
         checks.positive("sensitivity", self.sensitivity)
         checks.integer("dimension", self.dimension, 1)
         checks.integer("honest_survivors", self.honest_survivors, 1)
-        if self.local_stddev < LEAST_TIGHT_STDDEV:
+        if self.local_stddev < LEAST_STDDEV:
             raise ParameterError(
                 f"Each of {self.honest_survivors} shares would have deviation {self.local_stddev:.3g} in integer "
-                f"units, below {LEAST_TIGHT_STDDEV:g}, where the tight epsilon is not proven; raise the encoding's "
+                f"units, below {LEAST_STDDEV:g}, where the tight epsilon is not proven; raise the encoding's "
                 "scale (more modulus bits) or the noise multiplier."
             )
 
@@ -83,8 +81,8 @@ class DistributedDiscreteGaussian:
     def local_stddev(self) -> float:
         """Parameter sigma of one client's share, in integer units, rounded up."""
         target = self.noise_multiplier * self.sensitivity
-        local = math.sqrt((target * target + _SMOOTHING_VARIANCE) / self.honest_survivors)
-        return local * (1 + 2**-50)
+        local = math.sqrt((target * target + SMOOTHING_VARIANCE) / self.honest_survivors)
+        return local * _ROUNDING
 
     def stddev_of_sum(self, shares: int) -> float:
         """Deviation of the noise in a sum that holds `shares` shares, in integer units."""
@@ -124,42 +122,3 @@ class DistributedDiscreteGaussian:
         from dp.discrete_gaussian import DiscreteGaussian
 
         return DiscreteGaussian(stddev=self.local_stddev)
-
-
-def tight_slack(*, local_stddev: float, shares: int, dimension: int) -> float:
-    """Bound the log ratio between a sum of discrete Gaussian shares and a post-processed Gaussian.
-
-    Guarantee: for every client vector, the pmf of the noised integer sum is within exp(+-slack) of the pmf of one fixed
-    randomised map applied to the client's vector plus N(0, (shares sigma^2 - 4) I).
-
-    Args:
-        local_stddev: sigma of one share, at least 2, in integer units.
-        shares: Number n of independent equal shares, at least 1.
-        dimension: Number of coordinates, at least 1.
-
-    Returns:
-        d (tau/2 + 5 exp(-8 pi^2)), with tau = 10 sum_{k<n} exp(-2 pi^2 sigma^2 k/(k+1)).
-
-    Raises:
-        ParameterError: The deviation is below 2, where the bound is not proven.
-
-    >>> tight_slack(local_stddev=2.0, shares=300, dimension=10**6) < 1e-10
-    True
-
-    Source: `docs/tight-epsilon.md`; tau is Kairouz, Liu, Steinke 2021, theorem 5.
-    """
-    if not local_stddev >= LEAST_TIGHT_STDDEV:
-        raise ParameterError(
-            f"local_stddev is {local_stddev!r}; the tight epsilon needs at least {LEAST_TIGHT_STDDEV:g}."
-        )
-    rate = 2 * math.pi**2 * local_stddev**2
-    # The terms fall with k, so all from 200 on are at most the term there.
-    terms = [math.exp(-rate * k / (k + 1)) for k in range(1, min(shares, 200))]
-    rest = max(0, shares - 200) * math.exp(-rate * 200 / 201)
-    half_tau = 5 * (math.fsum(terms) + rest)
-    return dimension * (half_tau + 5 * math.exp(-2 * math.pi**2 * _SMOOTHING_VARIANCE))
-
-
-def worst_tight_slack(*, shares: int, dimension: int) -> float:
-    """The slack at the least deviation allowed: no share that passes its check has more."""
-    return tight_slack(local_stddev=LEAST_TIGHT_STDDEV, shares=shares, dimension=dimension)

@@ -43,7 +43,8 @@ def test_the_cohort_size_is_public_and_constant(population, expected, size):
         assert len(invited) == size
         assert invited.dtype == np.int64
         assert np.all(np.diff(invited) > 0)
-        assert 0 <= invited[0] and invited[-1] < population
+        assert invited[0] >= 0
+        assert invited[-1] < population
 
 
 def contributions(sampler, draws, *, capped=()):
