@@ -118,7 +118,7 @@ def test_a_failing_client_sends_zeros_with_its_noise_and_nobody_learns_its_name(
     log = [json.loads(line) for line in (tmp_path / "clients" / "failures.jsonl").read_text().splitlines()]
     assert log
     assert all(int(entry["client"]) % 3 == 2 for entry in log)
-    cause = {"raising": "disk on fire", "nan": "NaN", "reshaped": "shape"}[bad.__name__]
+    cause = {"raising": "disk on fire", "nan": "NaN", "reshaped": "w has shape (4,)"}[bad.__name__]
     assert all(cause in entry["cause"] for entry in log)
     public = b"".join(path.read_bytes() for path in (tmp_path / "public").iterdir())
     received = b"".join(message for _, _, message in transcript)
