@@ -1,1 +1,55 @@
-"""Secure aggregation: a server learns the sum of integer vectors modulo 2^b and nothing else."""
+"""Secure aggregation: a server learns the sum of integer vectors modulo 2^b and nothing else.
+
+Bonawitz et al. 2017 on the complete graph, Bell et al. 2020 on a sparse one. `simulate` runs a whole round
+in memory, `run_round` does so for chosen parameters, `Client` and `Server` are the machines for a network.
+"""
+
+from secagg.client import Client
+from secagg.entropy import Entropy, SeededEntropy, system_entropy
+from secagg.errors import (
+    AuthenticationFailed,
+    DuplicateMessage,
+    InconsistentSets,
+    LocalProtocolError,
+    MalformedMessage,
+    ParameterError,
+    RecordError,
+    RefusedParameters,
+    RemoteProtocolError,
+    SecAggError,
+    TooFewClients,
+    UnexpectedMessage,
+)
+from secagg.graph import GraphParameters, graph_parameters
+from secagg.parameters import RoundParameters, Vector
+from secagg.server import Server, Sum
+from secagg.simulation import RoundResult, Simulation, run_round, simulate
+
+__all__ = [
+    "AuthenticationFailed",
+    "Client",
+    "DuplicateMessage",
+    "Entropy",
+    "GraphParameters",
+    "InconsistentSets",
+    "LocalProtocolError",
+    "MalformedMessage",
+    "ParameterError",
+    "RecordError",
+    "RefusedParameters",
+    "RemoteProtocolError",
+    "RoundParameters",
+    "RoundResult",
+    "SecAggError",
+    "SeededEntropy",
+    "Server",
+    "Simulation",
+    "Sum",
+    "TooFewClients",
+    "UnexpectedMessage",
+    "Vector",
+    "graph_parameters",
+    "run_round",
+    "simulate",
+    "system_entropy",
+]

@@ -1,0 +1,248 @@
+"""Messages as bytes: a strict, versioned codec whose lengths follow from the parameters.
+
+Every message is a 38-byte header (magic, version, kind, session) and a body of fixed layout. Invariants:
+
+- the exact length is known before anything is parsed and is checked first;
+- one encoding per message: bitmap padding must be zero, rosters strictly ascending, nothing trails;
+- what a decoder returns is in range, and anything else raises `MalformedMessage`, nothing else;
+- bulk fields (rosters, sealed rows, packed vectors) are sliced, never parsed value by value.
+
+| kind | body |
+| --- | --- |
+| offer | server nonce (32), canonical parameters |
+| advertise | channel key (32), mask key (32) |
+| roster | per client, ascending: id (8, big-endian), its advertise body |
+| share | commitment of b (32), one sealed row per neighbour |
+| inbox | bitmap of U2 over the roster, the sealed row of every neighbour in U2 |
+| masked_input | bitmap of complaints over the neighbours, every vector packed |
+| survivors | bitmap of U3 over the roster |
+| unmask | one share record per dealer in U2 among the holder's list, its complaints left out |
+
+A change of any byte here must raise `secagg.binding.PROTOCOL_VERSION`; `tests/vectors` pins the bytes.
+
+Not here: packing of vectors (`secagg.ring`), what may arrive when (`secagg.phases`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from secagg.binding import PROTOCOL_VERSION, enc
+from secagg.errors import MalformedMessage
+from secagg.keys import KEY_BYTES, SEAL_OVERHEAD
+from secagg.parameters import RoundParameters
+from secagg.phases import Kind
+from secagg.ring import packed_size
+from secagg.shamir import PRIME, SHARE_BYTES
+
+__all__ = ["HEADER_BYTES", "Codec", "Mask", "Roster", "decode_offer", "encode_offer", "kind_of"]
+
+Mask = npt.NDArray[np.bool_]
+
+HASH_BYTES = 32
+ID_BYTES = 8
+_HEADER = struct.Struct(">4sBB32s")
+HEADER_BYTES = _HEADER.size
+_MAGIC = b"VSUM"
+_KINDS = frozenset(Kind)
+
+
+def kind_of(data: bytes, *, sender: int | None = None) -> Kind:
+    """Read the kind of a message from its header.
+
+    Raises:
+        MalformedMessage: too short, another protocol or version, an unknown kind.
+    """
+    if len(data) < HEADER_BYTES:
+        raise MalformedMessage(f"a message of {len(data)} bytes is shorter than its header", sender=sender)
+    magic, version, kind, _ = _HEADER.unpack_from(data)
+    if magic != _MAGIC or version != PROTOCOL_VERSION or kind not in _KINDS:
+        raise MalformedMessage(
+            f"a message of version {version} and kind {kind}; this is version {PROTOCOL_VERSION}",
+            sender=sender,
+        )
+    return Kind(kind)
+
+
+def encode_offer(session: bytes, nonce: bytes, canonical: bytes) -> bytes:
+    """Write the server's offer of a round."""
+    return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, Kind.OFFER, session) + nonce + canonical
+
+
+def decode_offer(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Read an offer into the session it claims, its nonce and its canonical parameters."""
+    if len(data) < HEADER_BYTES + HASH_BYTES:
+        raise MalformedMessage(f"an offer of {len(data)} bytes is too short")
+    start = HEADER_BYTES + HASH_BYTES
+    return data[HEADER_BYTES - HASH_BYTES : HEADER_BYTES], data[HEADER_BYTES:start], data[start:]
+
+
+class Roster(NamedTuple):
+    """A decoded roster.
+
+    Attributes:
+        ids: client ids, ascending.
+        channel_keys: the channel keys, concatenated in that order.
+        mask_keys: the mask keys, concatenated in that order.
+        hash: SHA-256 of the encoded roster; equal for equal rosters only.
+    """
+
+    ids: npt.NDArray[np.int64]
+    channel_keys: bytes
+    mask_keys: bytes
+    hash: bytes
+
+    def channel_key(self, position: int) -> bytes:
+        """The channel key of the client at `position`."""
+        return self.channel_keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]
+
+    def mask_key(self, position: int) -> bytes:
+        """The mask key of the client at `position`."""
+        return self.mask_keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]
+
+
+class Codec:
+    """Encoder and decoder of one session's messages.
+
+    Args:
+        parameters: the round.
+        session: 32 bytes that every header carries.
+    """
+
+    secrets = 2
+
+    def __init__(self, parameters: RoundParameters, session: bytes) -> None:
+        self._session = session
+        self._clients = parameters.clients
+        self.advert_bytes = 2 * KEY_BYTES
+        self.record_bytes = SHARE_BYTES
+        self.plain_row_bytes = self.secrets * self.record_bytes
+        self.row_bytes = self.plain_row_bytes + SEAL_OVERHEAD
+        self._packed = [packed_size(v.padded_length, v.modulus_bits) for v in parameters.vectors]
+
+    def _encode(self, kind: Kind, *parts: bytes | memoryview) -> bytes:
+        return b"".join((_HEADER.pack(_MAGIC, PROTOCOL_VERSION, kind, self._session), *parts))
+
+    def _body(self, kind: Kind, data: bytes, length: int, sender: int | None = None) -> memoryview:
+        """The body of a message of exactly that kind, session and length."""
+        name = kind.name.lower()
+        if len(data) != HEADER_BYTES + length:
+            raise MalformedMessage(
+                f"{name} has {len(data)} bytes where exactly {HEADER_BYTES + length} are due", sender=sender
+            )
+        if kind_of(data, sender=sender) is not kind:
+            raise MalformedMessage(f"the message is not of kind {name}", sender=sender)
+        if data[HEADER_BYTES - HASH_BYTES : HEADER_BYTES] != self._session:
+            raise MalformedMessage(f"{name} belongs to another session", sender=sender)
+        return memoryview(data)[HEADER_BYTES:]
+
+    def encode_advertise(self, channel_key: bytes, mask_key: bytes) -> bytes:
+        """Write both public keys."""
+        return self._encode(Kind.ADVERTISE, channel_key, mask_key)
+
+    def decode_advertise(self, data: bytes, *, sender: int) -> bytes:
+        """Return the body of an advertisement: channel key, mask key."""
+        return bytes(self._body(Kind.ADVERTISE, data, self.advert_bytes, sender))
+
+    def encode_roster(self, adverts: dict[int, bytes]) -> bytes:
+        """Write the advertisements of all clients, ascending by id."""
+        rows = [client.to_bytes(ID_BYTES, "big") + adverts[client] for client in sorted(adverts)]
+        return self._encode(Kind.ROSTER, *rows)
+
+    def decode_roster(self, data: bytes) -> Roster:
+        """Read a roster; strictly ascending ids, no more clients than planned."""
+        width = ID_BYTES + self.advert_bytes
+        count = min(max(len(data) - HEADER_BYTES, 0) // width, self._clients)
+        body = self._body(Kind.ROSTER, data, count * width)
+        rows = np.frombuffer(body, np.uint8).reshape(count, width)
+        ids = rows[:, :ID_BYTES].copy().view(">u8").ravel().astype(np.int64)
+        if count == 0 or ids[0] < 0 or (ids[1:] <= ids[:-1]).any():
+            raise MalformedMessage("the ids of a roster must be ascending, each below 2^63")
+        keys = ID_BYTES + KEY_BYTES
+        digest = hashlib.sha256(enc("roster") + body).digest()
+        return Roster(
+            ids, rows[:, ID_BYTES:keys].tobytes(), rows[:, keys : keys + KEY_BYTES].tobytes(), digest
+        )
+
+    def encode_share(self, commitment: bytes, rows: Sequence[bytes]) -> bytes:
+        """Write the commitment and the sealed rows, in the order of the neighbours."""
+        return self._encode(Kind.SHARE, commitment, *rows)
+
+    def decode_share(self, data: bytes, *, neighbours: int, sender: int) -> tuple[bytes, bytes]:
+        """Return the commitment and the concatenated sealed rows."""
+        body = self._body(Kind.SHARE, data, HASH_BYTES + neighbours * self.row_bytes, sender)
+        return bytes(body[:HASH_BYTES]), bytes(body[HASH_BYTES:])
+
+    def holds_shares(self, row: bytes) -> bool:
+        """Whether an opened row has its length and every word of its shares is in the field."""
+        return len(row) == self.plain_row_bytes and int(np.frombuffer(row, "<u2").max()) < PRIME
+
+    def record(self, row: bytes, secret: int) -> bytes:
+        """The record of one secret out of an opened row."""
+        return row[secret * self.record_bytes : (secret + 1) * self.record_bytes]
+
+    def encode_inbox(self, shared: Mask, rows: Sequence[bytes | memoryview]) -> bytes:
+        """Write U2 and the sealed rows of the receiver's neighbours in it."""
+        return self._encode(Kind.INBOX, _bitmap(shared), *rows)
+
+    def decode_inbox(
+        self, data: bytes, *, clients: int, neighbours: npt.NDArray[np.int64]
+    ) -> tuple[Mask, memoryview]:
+        """Return U2 and the concatenated rows, one for exactly each neighbour in U2."""
+        start = -(-clients // 8)
+        shared = _mask(data[HEADER_BYTES : HEADER_BYTES + start], clients, None)
+        rows = int(np.count_nonzero(shared[neighbours]))
+        body = self._body(Kind.INBOX, data, start + rows * self.row_bytes)
+        return shared, body[start:]
+
+    def encode_masked_input(self, complaints: Mask, packed: Sequence[bytes]) -> bytes:
+        """Write the complaints about neighbours and the packed vectors."""
+        return self._encode(Kind.MASKED_INPUT, _bitmap(complaints), *packed)
+
+    def decode_masked_input(self, data: bytes, *, neighbours: int, sender: int) -> tuple[Mask, list[bytes]]:
+        """Return the complaints and the packed vectors."""
+        start = -(-neighbours // 8)
+        body = self._body(Kind.MASKED_INPUT, data, start + sum(self._packed), sender)
+        complaints = _mask(body[:start], neighbours, sender)
+        packed = []
+        for size in self._packed:
+            packed.append(bytes(body[start : start + size]))
+            start += size
+        return complaints, packed
+
+    def encode_survivors(self, survivors: Mask) -> bytes:
+        """Write U3."""
+        return self._encode(Kind.SURVIVORS, _bitmap(survivors))
+
+    def decode_survivors(self, data: bytes, *, clients: int) -> Mask:
+        """Return U3."""
+        return _mask(self._body(Kind.SURVIVORS, data, -(-clients // 8)), clients, None)
+
+    def encode_unmask(self, records: Sequence[bytes | memoryview]) -> bytes:
+        """Write share records, in the order of the holder's list."""
+        return self._encode(Kind.UNMASK, *records)
+
+    def decode_unmask(self, data: bytes, *, records: int, sender: int) -> memoryview:
+        """Return the concatenated share records."""
+        return self._body(Kind.UNMASK, data, records * self.record_bytes, sender)
+
+
+def _bitmap(mask: Mask) -> bytes:
+    """Pack a set over positions, least significant bit first."""
+    return np.packbits(mask, bitorder="little").tobytes()
+
+
+def _mask(data: bytes | memoryview, length: int, sender: int | None) -> Mask:
+    """Unpack a set over `length` positions; missing bytes and padding bits that are set are refused."""
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    if len(bits) < length or bits[length:].any():
+        raise MalformedMessage(
+            f"a bitmap over {length} positions is too short or padded with ones", sender=sender
+        )
+    return bits[:length].astype(np.bool_)

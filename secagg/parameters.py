@@ -1,0 +1,309 @@
+"""What a round is: its vectors, its graph and thresholds, and the promises a client pins.
+
+A `RoundParameters` is the whole public agreement about one round. Client and server each build their own;
+the server's offer carries the server's canonical bytes, and a client takes part only where they equal the
+bytes of the parameters it built from its own settings. So nothing that decides privacy (mode, graph, key
+agreement, planned clients, corruption, dropout, floors, the application's parameters) can be set by the
+server. Invariants:
+
+- the canonical bytes are injective in the fields (`secagg.binding.enc`), so equal bytes mean equal rounds;
+- the number of corrupted clients is `floor(corruption * clients + 1e-9)` of the *planned* clients, an
+  absolute number, never recomputed from a smaller roster;
+- in malicious mode the neighbours and the threshold must be the ones that `choose` finds.
+
+Not here: the conditions behind the choice (`secagg.graph`), the message layouts (`secagg.messages`).
+Source: Bonawitz et al. 2017 (complete graph), Bell et al. 2020 (sparse graph).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from secagg.binding import enc, split
+from secagg.errors import ParameterError
+from secagg.graph import complete_threshold, graph_parameters
+from secagg.ring import word_dtype
+
+__all__ = ["Adversary", "Graph", "KeyAgreement", "RoundParameters", "Vector"]
+
+Graph = Literal["complete", "sparse"]
+Adversary = Literal["semi_honest", "malicious"]
+KeyAgreement = Literal["x25519", "x25519-mlkem768"]
+
+MAX_CLIENTS = 10**6
+MAX_LENGTH = 2**32
+_CHECK_BITS = 64
+_ROSTER_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One named vector of a round: so many values modulo 2^modulus_bits.
+
+    Attributes:
+        name: unique in its round.
+        length: number of values, at least 1.
+        modulus_bits: 1..62.
+
+    >>> Vector("update", length=1000, modulus_bits=24).checks
+    3
+    """
+
+    name: str
+    length: int
+    modulus_bits: int
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        word_dtype(self.modulus_bits)
+        _within("the length of a vector", self.length, 1, MAX_LENGTH)
+
+    @property
+    def checks(self) -> int:
+        """How many check coordinates (constant ones) travel behind the values: ceil(64 / bits)."""
+        return -(-_CHECK_BITS // self.modulus_bits)
+
+    @property
+    def padded_length(self) -> int:
+        """Values plus check coordinates: what is masked and sent."""
+        return self.length + self.checks
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundParameters:
+    """The public agreement about one round; build it with `choose`.
+
+    Attributes:
+        vectors: what is summed, in order.
+        clients: planned number of clients, n.
+        graph: "complete", or "sparse" (a ring in random order, each client joined to k/2 on either side).
+        neighbours: k; n-1 in the complete graph.
+        threshold: t, share holders needed to unmask; of the k+1 that hold a client's shares, itself included.
+        dropout: fraction of the planned clients that may go silent and the round still succeed.
+        corruption: fraction of the planned clients that may collude with the server.
+        adversary: "semi_honest", or "malicious" (an active server).
+        key_agreement: "x25519".
+        minimum_survivors: floor M; a client helps to unmask no sum over fewer.
+        task: what the rounds belong to; part of the single-use key.
+        round: number of the round in its task, rising.
+        model_hash: 32 bytes that name the model the inputs were computed from.
+        application: the application's own canonical parameters (its noise, its budget), opaque here.
+        roster_hash: malicious mode: hash of the trusted identity keys; else empty.
+        security_bits: sigma; the round leaks with probability at most 2^-sigma.
+        failure_bits: eta; planned dropouts break the round with probability at most 2^-eta.
+    """
+
+    vectors: tuple[Vector, ...]
+    clients: int
+    graph: Graph
+    neighbours: int
+    threshold: int
+    dropout: float
+    corruption: float
+    adversary: Adversary
+    key_agreement: KeyAgreement = "x25519"
+    minimum_survivors: int
+    task: str
+    round: int
+    model_hash: bytes
+    application: bytes
+    roster_hash: bytes = b""
+    security_bits: int = 40
+    failure_bits: int = 30
+
+    @classmethod
+    def choose(
+        cls,
+        *,
+        clients: int,
+        vectors: Sequence[Vector],
+        dropout: float,
+        corruption: float,
+        task: str,
+        round: int,
+        model_hash: bytes,
+        application: bytes,
+        graph: Graph | Literal["auto"] = "auto",
+        neighbours: int | None = None,
+        threshold: int | None = None,
+        adversary: Adversary = "semi_honest",
+        key_agreement: KeyAgreement = "x25519",
+        minimum_survivors: int | None = None,
+        roster_hash: bytes = b"",
+        security_bits: int = 40,
+        failure_bits: int = 30,
+    ) -> RoundParameters:
+        """Choose graph, neighbours and threshold for a planned number of clients.
+
+        Guarantee: with the values chosen here (neighbours and threshold left out), a server that colludes
+        with at most `corruption` of the clients learns more than sums with probability at most
+        2^-security_bits. Values given by the caller are taken as they are, in semi-honest mode only.
+
+        Args:
+            clients: planned number, 2..10^6.
+            vectors: what to sum.
+            dropout: fraction in [0, 1) that may go silent.
+            corruption: fraction in [0, 1) that may collude with the server.
+            task: name of the task.
+            round: number of the round, 0..2^63-1.
+            model_hash: 32 bytes.
+            application: the application's canonical parameters.
+            graph: "auto" is sparse where feasible with k < n/2, else complete.
+            neighbours: k, even; implies the sparse graph under "auto".
+            threshold: t.
+            adversary: "semi_honest" or "malicious".
+            key_agreement: how pairs agree on keys.
+            minimum_survivors: floor M on the clients in the sum; the threshold where it is left out.
+            roster_hash: malicious mode: hash of the trusted identity keys.
+            security_bits: sigma.
+            failure_bits: eta.
+
+        Returns:
+            The parameters.
+
+        Raises:
+            ParameterError: a value out of range, or no values meet the conditions.
+
+        >>> RoundParameters.choose(clients=100, vectors=[Vector("update", 10, 24)], dropout=0.05,
+        ...     corruption=0.05, task="t", round=0, model_hash=bytes(32), application=b"").neighbours
+        12
+        """
+        _within("the number of clients", clients, 2, MAX_CLIENTS)
+        _fraction("dropout", dropout)
+        _fraction("corruption", corruption)
+        if graph == "auto" and neighbours is not None:
+            graph = "sparse"
+        if adversary == "malicious" and (neighbours, threshold) != (None, None):
+            raise ParameterError("malicious mode chooses neighbours and threshold itself; leave them out")
+        if neighbours is None or threshold is None:
+            limits = {"dropout": dropout, "corruption": corruption}
+            bits = {"security_bits": security_bits, "failure_bits": failure_bits}
+            graph, k, t = _choose_graph(graph, clients, adversary, limits, bits)
+            neighbours = k if neighbours is None else neighbours
+            threshold = t if threshold is None else threshold
+        return cls(
+            vectors=tuple(vectors),
+            clients=clients,
+            graph="complete" if graph == "complete" else "sparse",
+            neighbours=neighbours,
+            threshold=threshold,
+            dropout=float(dropout),
+            corruption=float(corruption),
+            adversary=adversary,
+            key_agreement=key_agreement,
+            minimum_survivors=threshold if minimum_survivors is None else minimum_survivors,
+            task=task,
+            round=round,
+            model_hash=model_hash,
+            application=application,
+            roster_hash=roster_hash,
+            security_bits=security_bits,
+            failure_bits=failure_bits,
+        )
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        _within("the number of clients", self.clients, 2, MAX_CLIENTS)
+        _within("the round", self.round, 0, 2**63 - 1)
+        _within("the threshold", self.threshold, 2, self.neighbours + 1)
+        _within("the floor of survivors", self.minimum_survivors, 2, self.clients)
+        if self.graph == "complete":
+            _within("the neighbours of a complete graph", self.neighbours, self.clients - 1, self.clients - 1)
+        elif self.neighbours % 2 or not 2 <= self.neighbours < self.clients:
+            raise ParameterError(
+                f"{self.neighbours} neighbours among {self.clients} clients; use an even number below the clients"
+            )
+        if self.threshold <= self.corrupted and self.graph == "complete":
+            raise ParameterError(
+                f"a threshold of {self.threshold} lets {self.corrupted} corrupted clients unmask anyone; raise it"
+            )
+        if len(self.model_hash) != 32:
+            raise ParameterError(f"the model hash has {len(self.model_hash)} bytes; it takes 32")
+        names = [vector.name for vector in self.vectors]
+        if not names or len(set(names)) != len(names):
+            raise ParameterError(f"the vectors are named {names}; give at least one, each its own name")
+
+    @property
+    def corrupted(self) -> int:
+        """C: how many clients may collude with the server; absolute, from the planned clients."""
+        return math.floor(self.corruption * self.clients + 1e-9)
+
+    @property
+    def minimum_roster(self) -> int:
+        """Fewest advertised clients a client goes on with."""
+        least = max(self.threshold, self.minimum_survivors)
+        if self.adversary == "malicious":
+            return max(least, math.ceil(_ROSTER_SHARE * self.clients))
+        return least
+
+    @property
+    def is_malicious(self) -> bool:
+        """Whether the server is assumed to be active."""
+        return self.adversary == "malicious"
+
+    @cached_property
+    def canonical(self) -> bytes:
+        """Injective bytes of every field, vectors as encoded triples; what offers carry and sessions hash."""
+        fields = [getattr(self, name) for name in _FIELDS]
+        vectors = enc(*(part for v in self.vectors for part in (v.name, v.length, v.modulus_bits)))
+        return enc(vectors, *fields)
+
+    def differences(self, canonical: bytes) -> list[str]:
+        """Names of the fields in which an offer's canonical bytes differ from these parameters."""
+        names = ["vectors", *_FIELDS]
+        mine, offered = split(self.canonical), split(canonical)
+        if len(offered) != len(names):
+            return names
+        return [name for name, a, b in zip(names, mine, offered, strict=True) if a != b]
+
+
+_FIELDS = [field.name for field in dataclasses.fields(RoundParameters) if field.name != "vectors"]
+
+
+def _choose_graph(
+    graph: Graph | Literal["auto"],
+    clients: int,
+    adversary: Adversary,
+    limits: dict[str, float],
+    bits: dict[str, int],
+) -> tuple[Graph, int, int]:
+    """Neighbours and threshold of the graph asked for; "auto" is sparse where feasible with k < n/2.
+
+    Where a fraction of a few clients comes to nobody, "auto" still plans for one: a ring on which nobody may
+    drop out is no choice to make for anyone.
+    """
+    if graph != "complete":
+        least = 1 / clients if graph == "auto" else 0.0
+        try:
+            sparse = graph_parameters(
+                clients,
+                dropout=max(limits["dropout"], least),
+                corruption=max(limits["corruption"], least),
+                adversary=adversary,
+                security_bits=bits["security_bits"],
+                failure_bits=bits["failure_bits"],
+            )
+        except ParameterError:
+            if graph == "sparse":
+                raise
+        else:
+            if graph == "sparse" or 2 * sparse.neighbours < clients:
+                return "sparse", sparse.neighbours, sparse.threshold
+    return "complete", clients - 1, complete_threshold(clients, **limits)
+
+
+def _within(what: str, value: int, least: int, most: int) -> None:
+    """Raise unless least <= value <= most."""
+    if not least <= value <= most:
+        raise ParameterError(f"{what} is {value}; it must lie in {least}..{most}")
+
+
+def _fraction(what: str, value: float) -> None:
+    """Raise unless 0 <= value < 1."""
+    if not 0 <= value < 1:
+        raise ParameterError(f"{what} is {value}; it must be at least 0 and below 1")

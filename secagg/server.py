@@ -1,0 +1,343 @@
+"""The server of one round: it collects, routes, sums as messages arrive, and unmasks the sum.
+
+Bonawitz et al. 2017, Fig. 4, on the graph of Bell et al. 2020. One stage at a time (`secagg.phases.SERVER`):
+send every client `message_for(client)`, hand what comes back to `receive`, close the stage with `advance`.
+
+Invariants:
+
+- masked inputs go straight into one accumulator per vector: memory does not grow with clients times length;
+- a message is verified as a whole before any of it has an effect, so a refused message leaves no trace and
+  the round goes on; a client that sends nothing acceptable is a client that dropped out;
+- an identical repeat is ignored, a different second message refused, a late one discarded unread;
+- every recovered seed is checked: a self-mask seed against its commitment, a mask seed against the
+  advertised key; the check coordinates of every vector must add up to the number of survivors;
+- no total is released before all of that holds.
+
+Not here: the batch recovery of seeds (`secagg.recovery`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from secagg import keys
+from secagg.binding import commitment, context_of, ring_seed, session_of, vector_fields
+from secagg.entropy import Entropy, system_entropy
+from secagg.errors import (
+    AuthenticationFailed,
+    DuplicateMessage,
+    LocalProtocolError,
+    MalformedMessage,
+    TooFewClients,
+    UnexpectedMessage,
+)
+from secagg.graph import holder_table
+from secagg.masking import apply_masks
+from secagg.messages import Codec, Mask, Roster, encode_offer, kind_of
+from secagg.parameters import RoundParameters
+from secagg.phases import ADVANCE, SERVER, Kind, Phase, after
+from secagg.recovery import ShareTable
+from secagg.ring import Words, add_packed, reduce, unpack, word_dtype
+
+__all__ = ["Server", "Sum"]
+
+Masks = list[tuple[list[bytes], int]]
+
+
+class Sum(NamedTuple):
+    """What a round gives.
+
+    Attributes:
+        totals: for each vector, the survivors' sum modulo 2^bits.
+        survivors: ids of the clients in the sum, ascending.
+    """
+
+    totals: dict[str, Words]
+    survivors: tuple[int, ...]
+
+
+class Server:
+    """The server in one round.
+
+    Guarantee: it computes the sum of exactly the survivors' inputs modulo 2^bits, or raises.
+
+    Args:
+        parameters: the round.
+        entropy: where the nonce and the key of the duplicate check come from.
+        threads: threads that expand masks at the end.
+    """
+
+    def __init__(
+        self, parameters: RoundParameters, *, entropy: Entropy = system_entropy, threads: int = 1
+    ) -> None:
+        self._parameters = parameters
+        self._threads = threads
+        self._phase = Phase.ADVERTISE
+        self._table = SERVER[parameters.adversary]
+        nonce = entropy(32)
+        self._session = session_of(parameters, nonce)
+        self._offer = encode_offer(self._session, nonce, parameters.canonical)
+        self._codec = Codec(parameters, self._session)
+        self._fingerprint = AESGCM(entropy(32))
+        self._arrived: dict[int, bytes] = {}
+        self._adverts: dict[int, bytes] = {}
+        self._public_keys: set[bytes] = set()
+        self._fields = [vector_fields(index, vector) for index, vector in enumerate(parameters.vectors)]
+        self._commitments: dict[int, bytes] = {}
+        self._sealed: dict[int, bytes] = {}
+        self._totals = [np.zeros(v.padded_length, word_dtype(v.modulus_bits)) for v in parameters.vectors]
+        self._broadcast = self._offer
+        self._expected: dict[int, int] = {}
+        self._roster: Roster
+        self._context: bytes
+        self._shares: ShareTable
+        self._ids: list[int]
+        self._shared: Mask
+        self._survivors: Mask
+        self._sum: Sum | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """The stage that is being collected, or done, or failed."""
+        return self._phase
+
+    def expects(self, client_id: int) -> bool:
+        """Whether the present stage waits for this client; anyone may advertise."""
+        return self._phase is Phase.ADVERTISE or client_id in self._expected
+
+    @property
+    def result(self) -> Sum:
+        """The sum, once the last stage was closed.
+
+        Raises:
+            LocalProtocolError: there is none (yet).
+        """
+        if self._sum is None:
+            raise LocalProtocolError(f"there is no sum in phase {self._phase.value}")
+        return self._sum
+
+    def __repr__(self) -> str:
+        return f"Server(phase={self._phase.value}, arrived={len(self._arrived)})"
+
+    def message_for(self, client_id: int) -> bytes:
+        """The message that opens the present stage for one client; the same bytes whenever asked.
+
+        Raises:
+            LocalProtocolError: this client is not part of the present stage, or the round is over.
+        """
+        if self._phase in (Phase.DONE, Phase.FAILED):
+            raise LocalProtocolError(f"no messages go out in phase {self._phase.value}")
+        if self._phase is Phase.ADVERTISE:
+            return self._broadcast
+        if client_id not in self._expected:
+            raise LocalProtocolError(f"client {client_id} has no part in stage {self._phase.value}")
+        if self._phase is Phase.MASKED_INPUT:
+            return self._inbox(self._expected[client_id])
+        return self._broadcast
+
+    def receive(self, sender: int, data: bytes) -> None:
+        """Take one client's message of the present stage.
+
+        Args:
+            sender: id of the client, as the transport authenticated it.
+            data: the message.
+
+        Raises:
+            RemoteProtocolError: the message is refused; it had no effect and the round goes on.
+        """
+        kind = kind_of(data, sender=sender)
+        following = after(self._table, self._phase, kind, sender=sender)
+        if self._phase is not Phase.ADVERTISE and sender not in self._expected:
+            raise UnexpectedMessage(
+                f"client {sender} has no part in stage {self._phase.value}",
+                sender=sender,
+                phase=self._phase.value,
+            )
+        fingerprint = self._fingerprint.encrypt(bytes(12), b"", data)
+        if self._arrived.get(sender, fingerprint) != fingerprint:
+            raise DuplicateMessage(
+                f"client {sender} sent a second, different {kind.name.lower()}",
+                sender=sender,
+                phase=self._phase.value,
+            )
+        if sender not in self._arrived:
+            self._take(kind, sender, data)
+            self._arrived[sender] = fingerprint
+            self._phase = following
+
+    def advance(self) -> None:
+        """Close the present stage: whoever has not answered has dropped out.
+
+        Raises:
+            TooFewClients: fewer remain than the threshold or the floor; the round is over, nothing released.
+            RemoteProtocolError: shares or masks do not fit what was committed to; the round is over.
+        """
+        phase, following = Phase.FAILED, after(self._table, self._phase, ADVANCE)
+        try:
+            if self._phase is Phase.ADVERTISE:
+                self._close_advertise()
+            elif self._phase is Phase.SHARE:
+                self._close_share()
+            elif self._phase is Phase.MASKED_INPUT:
+                self._close_masked_input()
+            else:
+                self._sum = self._unmask()
+            phase = following
+        finally:
+            self._phase = phase
+            self._arrived = {}
+
+    def _take(self, kind: Kind, sender: int, data: bytes) -> None:
+        if kind is Kind.ADVERTISE:
+            self._on_advertise(sender, data)
+        elif kind is Kind.SHARE:
+            self._on_share(sender, data)
+        elif kind is Kind.MASKED_INPUT:
+            self._on_masked_input(sender, data)
+        else:
+            self._on_unmask(sender, data)
+
+    def _on_advertise(self, sender: int, data: bytes) -> None:
+        advert = self._codec.decode_advertise(data, sender=sender)
+        if not 0 <= sender < 2**63 or len(self._adverts) >= self._parameters.clients:
+            raise UnexpectedMessage(
+                f"client {sender} is one more than the {self._parameters.clients} planned, or has no valid id",
+                sender=sender,
+            )
+        keys.refuse_unsound(advert, [sender] * (len(advert) // keys.KEY_BYTES))
+        for key in (advert[: keys.KEY_BYTES], advert[keys.KEY_BYTES :]):
+            if key in self._public_keys:
+                raise MalformedMessage(f"client {sender} advertises another client's key", sender=sender)
+        self._public_keys.update((advert[: keys.KEY_BYTES], advert[keys.KEY_BYTES :]))
+        self._adverts[sender] = advert
+
+    def _on_share(self, sender: int, data: bytes) -> None:
+        neighbours = self._shares.width - 1
+        commitment_b, sealed = self._codec.decode_share(data, neighbours=neighbours, sender=sender)
+        self._commitments[sender] = commitment_b
+        self._sealed[self._expected[sender]] = sealed
+
+    def _on_masked_input(self, sender: int, data: bytes) -> None:
+        position = self._expected[sender]
+        neighbours = self._shares.width - 1
+        complaints, packed = self._codec.decode_masked_input(data, neighbours=neighbours, sender=sender)
+        try:
+            self._add(packed)
+        except MalformedMessage as error:
+            raise MalformedMessage(str(error), sender=sender, phase=self._phase.value) from None
+        self._shares.withhold(position, complaints)
+
+    def _add(self, packed: list[bytes]) -> None:
+        """Add one client's vectors, after all of them were verified: the last one verifies as it is added."""
+        vectors = self._parameters.vectors
+        earlier = [
+            unpack(data, length=vector.padded_length, bits=vector.modulus_bits)
+            for vector, data in zip(vectors[:-1], packed[:-1], strict=True)
+        ]
+        add_packed(self._totals[-1], packed[-1], vectors[-1].modulus_bits)
+        for total, values in zip(self._totals[:-1], earlier, strict=True):
+            total += values
+
+    def _on_unmask(self, sender: int, data: bytes) -> None:
+        position = self._expected[sender]
+        due = self._shares.due(position, self._shared)
+        records = self._codec.decode_unmask(data, records=due, sender=sender)
+        try:
+            self._shares.put(position, self._shared, records)
+        except MalformedMessage as error:
+            raise MalformedMessage(str(error), sender=sender, phase=self._phase.value) from None
+
+    def _close_advertise(self) -> None:
+        self._require(len(self._adverts), self._parameters.minimum_roster, "advertised clients")
+        self._broadcast = self._codec.encode_roster(self._adverts)
+        self._roster = self._codec.decode_roster(self._broadcast)
+        self._context = context_of(self._session, self._roster.hash)
+        holders = holder_table(
+            len(self._roster.ids), neighbours=self._parameters.neighbours, seed=ring_seed(self._roster.hash)
+        )
+        self._require(holders.shape[1], self._parameters.threshold, "share holders")
+        self._shares = ShareTable(holders, threshold=self._parameters.threshold)
+        self._ids = self._roster.ids.tolist()
+        self._expected = {client: position for position, client in enumerate(self._ids)}
+        self._adverts, self._public_keys = {}, set()
+
+    def _close_share(self) -> None:
+        self._shared = self._those_who_answered("clients that shared")
+
+    def _close_masked_input(self) -> None:
+        self._survivors = self._those_who_answered("survivors")
+        self._sealed = {}
+        self._broadcast = self._codec.encode_survivors(self._survivors)
+
+    def _those_who_answered(self, what: str) -> Mask:
+        """Narrow the expected clients to those that answered; as a set over positions."""
+        need = max(self._parameters.threshold, self._parameters.minimum_survivors)
+        self._require(len(self._arrived), need, what)
+        self._expected = {c: position for c, position in self._expected.items() if c in self._arrived}
+        answered = np.zeros(len(self._ids), np.bool_)
+        answered[list(self._expected.values())] = True
+        return answered
+
+    def _inbox(self, position: int) -> bytes:
+        """The sealed rows of every neighbour in U2, for the client at `position`."""
+        width = self._codec.row_bytes
+        rows = []
+        for dealer, place in self._shares.rows_for(position, self._shared):
+            rows.append(memoryview(self._sealed[dealer])[place * width : (place + 1) * width])
+        return self._codec.encode_inbox(self._shared, rows)
+
+    def _unmask(self) -> Sum:
+        """Recover every seed, take the masks off, look at the check coordinates."""
+        need = self._parameters.threshold
+        self._require(len(self._arrived), need, "clients that unmask")
+        masks = self._self_masks() + self._pairwise_masks()
+        count = int(np.count_nonzero(self._survivors))
+        totals = {}
+        for index, (vector, total) in enumerate(zip(self._parameters.vectors, self._totals, strict=True)):
+            bits = vector.modulus_bits
+            apply_masks(total, [(key[index], sign) for key, sign in masks], bits=bits, threads=self._threads)
+            reduce(total, bits)
+            if (total[vector.length :] != count % 2**bits).any():
+                raise AuthenticationFailed(f"the masks of {vector.name!r} do not cancel; nothing is released")
+            totals[vector.name] = total[: vector.length]
+        self._totals = []
+        return Sum(totals, tuple(self._expected))
+
+    def _self_masks(self) -> Masks:
+        """Keys of the self mask of everyone in the sum, to take off."""
+        masks: Masks = []
+        for position, seed in self._shares.recover(np.flatnonzero(self._survivors), self._ids):
+            client = self._ids[position]
+            if seed is None or commitment("b", self._context, client, seed) != self._commitments[client]:
+                raise self._bad_shares(client)
+            masks.append((keys.self_mask_keys(seed, self._context, client, self._fields), -1))
+        return masks
+
+    def _pairwise_masks(self) -> Masks:
+        """Keys of the masks that the sum still holds of those who shared and sent no input."""
+        masks: Masks = []
+        dropped = np.flatnonzero(self._shared & ~self._survivors)
+        touching = [p for p in dropped.tolist() if self._survivors[self._shares.neighbours(p)].any()]
+        for position, seed in self._shares.recover(np.array(touching, np.int64), self._ids):
+            client = self._ids[position]
+            pair = None if seed is None else keys.derive_mask_pair(seed, self._session)
+            if pair is None or pair.public != self._roster.mask_key(position):
+                raise self._bad_shares(client)
+            neighbours = self._shares.neighbours(position)
+            for other in neighbours[self._survivors[neighbours]].tolist():
+                them, key = self._ids[other], self._roster.mask_key(other)
+                agreed = keys.mask_keys(pair, key, self._context, client, them, self._fields)
+                masks.append((agreed, -1 if them < client else 1))
+        return masks
+
+    def _bad_shares(self, client: int) -> AuthenticationFailed:
+        return AuthenticationFailed(
+            f"the shares of client {client} do not give what it committed to: its dealing or a holder is wrong"
+        )
+
+    def _require(self, have: int, need: int, what: str) -> None:
+        if have < need:
+            raise TooFewClients(have, need, what)
