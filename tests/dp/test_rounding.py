@@ -1,0 +1,68 @@
+"""Unbiased rounding, and a norm that cannot overflow."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dp.keystream import Keystream
+from dp.rounding import squared_norm, stochastic_round
+
+KEY = bytes(range(32))
+
+
+@pytest.mark.parametrize("value", [0.25, -0.25, 7.5, -1000.9, 2.0**20 + 0.125, -(2.0**40) + 0.5])
+def test_rounding_is_unbiased_between_the_two_neighbours(value: float) -> None:
+    """n = 100,000, five standard errors (alpha 6e-7); 2/3 and 3/2 of the fraction would be rejected."""
+    count = 100_000
+    rounded = stochastic_round(np.full(count, value), Keystream.seeded(KEY))
+    assert set(rounded.tolist()) == {math.floor(value), math.ceil(value)}
+    fraction = value - math.floor(value)
+    error = math.sqrt(fraction * (1 - fraction) / count)
+    observed = float(np.mean(rounded - math.floor(value)))
+    assert abs(observed - fraction) < 5 * error
+    assert abs(observed - fraction * 2 / 3) > 5 * error
+    assert abs(observed - fraction * 3 / 2) > 5 * error
+
+
+def test_threshold_is_where_the_words_say() -> None:
+    """The share of words that round up is the fraction to 32 bits: the word at the threshold decides."""
+
+    class Word(Keystream):
+        def fill(self, buffer: np.ndarray) -> None:
+            buffer[:] = np.int64(word)
+
+    threshold = round(0.3 * 2**32)
+    for step, expected in ((-2, 0), (2, 1)):
+        word = 2**31 - threshold + step
+        assert stochastic_round(np.array([0.3]), Word(KEY)).item() == expected
+
+
+def test_integers_stay() -> None:
+    values = np.arange(-70_000.0, 70_000.0)
+    np.testing.assert_array_equal(stochastic_round(values, Keystream.seeded(KEY)), values)
+    extreme = np.array([0.0, -0.0, 2.0**20, -(2.0**20)])
+    for _ in range(50):
+        np.testing.assert_array_equal(stochastic_round(extreme, Keystream()), extreme)
+
+
+def test_coordinates_are_rounded_independently_across_blocks() -> None:
+    """Neighbours and the same place of the next block of 2^14: correlations below 5 standard errors."""
+    bits = stochastic_round(np.full(1 << 17, 0.5), Keystream.seeded(KEY)).astype(float) * 2 - 1
+    for lag in (1, 2, 1 << 14):
+        assert abs(np.mean(bits[lag:] * bits[:-lag])) < 5 / math.sqrt(len(bits) - lag)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=9))
+def test_squared_norm_is_exact_for_every_int64(values: list[int]) -> None:
+    assert squared_norm(np.array(values, dtype=np.int64)) == sum(v * v for v in values)
+
+
+def test_squared_norm_at_the_edge_of_overflow() -> None:
+    """2^20 coordinates of 2^21: the sum is 2^62; of 2^22: 2^64, which int64 arithmetic would call 0."""
+    for power in (20, 21, 22, 31, 43):
+        assert squared_norm(np.full(1 << 20, -(1 << power), dtype=np.int64)) == 1 << (20 + 2 * power)
