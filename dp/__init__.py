@@ -9,6 +9,8 @@ from __future__ import annotations
 from dp.accounting import RunAccountant, epsilon_of
 from dp.calibration import calibrate
 from dp.cohorts import Draw, PaddedPoisson
+from dp.discrete_gaussian import DiscreteGaussian
+from dp.encoding import Block, Encoding
 from dp.errors import (
     BudgetExceeded,
     CohortMismatch,
@@ -25,11 +27,14 @@ from dp.privacy import Epsilons, Privacy, delta_warning
 from dp.statements import Statement, Statements, statements
 
 __all__ = [
+    "Block",
     "BudgetExceeded",
     "CohortMismatch",
     "DPError",
+    "DiscreteGaussian",
     "DistributedDiscreteGaussian",
     "Draw",
+    "Encoding",
     "Epsilons",
     "Keystream",
     "Ledger",
