@@ -36,7 +36,7 @@ __all__ = ["DROPOUT_STAGES", "AggregationPlan", "Contribution", "Record", "Round
 # The stages of a semi-honest round at which a client may fall silent; from "unmask" on its input is in the sum.
 DROPOUT_STAGES = ("advertise", "share", "masked_input", "unmask")
 
-Record = Callable[[str, int, bytes], object]  # (stage, sender, what the server received)
+Record = Callable[[str, int, bytes], None]  # (stage, sender, what the server received)
 Contribution = Trained | Literal["padding", "failed"]
 
 
@@ -169,7 +169,7 @@ class AggregationPlan:
         )
         return hashlib.sha256(repr(facts).encode()).digest()
 
-    def encode(self, contribution: Contribution, keystream: dp.Keystream) -> NDArray[np.uint64]:
+    def encode(self, contribution: Contribution, keystream: dp.Keystream) -> NDArray[Any]:
         """What one client hands to the masks: clipped, rounded, with its noise share, modulo 2^modulus_bits.
 
         Guarantee: whatever the contribution, the integers before the noise have L2 norm at most
@@ -206,7 +206,7 @@ class AggregationPlan:
             secagg.TooFewClients: more dropped out than tolerated; nothing was released.
         """
 
-        def masked_input(client: int) -> NDArray[np.uint64]:
+        def masked_input(client: int) -> NDArray[Any]:
             return self.encode(contribution(client), entropy.keystream("noise", number, client))
 
         if not self.secure.masked:
@@ -255,7 +255,7 @@ class AggregationPlan:
 
     def _ideal(
         self,
-        value: Callable[[int], NDArray[np.uint64]],
+        value: Callable[[int], NDArray[Any]],
         clients: Sequence[int],
         dropouts: Mapping[str, Collection[int]],
     ) -> RoundSum:

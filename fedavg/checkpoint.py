@@ -92,14 +92,12 @@ class RunFolder:
         path = self.operator / "participations.npy"
         return np.load(path, allow_pickle=False) if path.exists() else np.zeros(population, np.int64)
 
-    def save(
-        self, state: ServerState, rounds: list[dict[str, Any]], model: Mapping[str, NDArray[Any]]
-    ) -> None:
+    def save(self, state: ServerState, rounds: list[dict[str, Any]], model: Mapping[str, Any]) -> None:
         """Keep a finished round: public files first, the checkpoint last."""
         lines = "".join(json.dumps(line) + "\n" for line in rounds)
         self.write(self.public / "rounds.jsonl", lambda file: file.write(lines.encode()))
         self.write(self.public / "model.npz", lambda file: np.savez(file, **model))
-        arrays = {f"optimizer/{name}": value for name, value in state.optimizer.items()}
+        arrays: dict[str, Any] = {f"optimizer/{name}": value for name, value in state.optimizer.items()}
         kept = np.frombuffer(lines.encode(), np.uint8)
         self.write(
             self.operator / "checkpoint.npz",

@@ -60,7 +60,7 @@ def from_sklearn(
         trained = copy.deepcopy(primed)
         for name in names:
             setattr(trained, name, copy.deepcopy(weights[name]))
-        metrics = fit(trained, data) if fit is not None else _partial_fit(trained, data)
+        metrics = (fit or _partial_fit)(trained, data)
         return {name: getattr(trained, name) for name in names}, metrics
 
     initial = {name: copy.deepcopy(getattr(primed, name)) for name in names}
@@ -69,8 +69,9 @@ def from_sklearn(
     return AdaptedStep(initial, run)
 
 
-def _partial_fit(estimator: Any, data: Any) -> None:
+def _partial_fit(estimator: Any, data: Any) -> Metrics:
     estimator.partial_fit(*data)
+    return None
 
 
 def _primed(estimator: Any, features: int, classes: int | None) -> Any:
