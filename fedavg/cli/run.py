@@ -1,0 +1,331 @@
+"""One simulated run: settings in, a finished run folder and its figures out.
+
+What is printed holds only what readers of the model may see: the padded cohort and its survivors, never who was
+drawn or how many.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dp
+import fedavg
+from fedavg import datasets, report
+from fedavg.cli.screen import Screen
+from fedavg.cli.softmax import METRICS, Examples, SoftmaxRegression
+from fedavg.report import bytes_text, epsilon_text
+
+__all__ = ["PRESETS", "Preset", "Settings", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What fits a data set's size."""
+
+    population: int
+    cohort: int
+    rounds: int
+    examples_per_client: int
+
+
+PRESETS: Mapping[str, Preset] = {
+    "mnist": Preset(population=3000, cohort=300, rounds=50, examples_per_client=20),
+    "digits": Preset(population=280, cohort=70, rounds=30, examples_per_client=5),
+}
+_NOISE_MULTIPLIER = 1.5  # Where neither an epsilon nor a multiplier is asked for.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything `veilsum simulate` takes; None stands for what the data set's preset says."""
+
+    dataset: str
+    population: int | None
+    cohort: int | None
+    rounds: int | None
+    examples_per_client: int | None
+    concentration: float
+    local_epochs: int
+    learning_rate: float
+    server_momentum: float
+    clip: float
+    noise_multiplier: float | None
+    epsilon_readers: float | None
+    epsilon_server: float | None
+    delta: float
+    max_participations: int | None
+    dropout: float
+    tolerance: float
+    corruption: float
+    modulus_bits: int | None
+    simulation_seed: int | None
+    output: Path | None
+    resume: bool
+    fresh: bool
+    fallback: bool
+    as_json: bool
+
+    def preset(self, name: str, dataset: str) -> int:
+        """A size as asked for, or as the data set's preset has it."""
+        asked: int | None = getattr(self, name)
+        return int(getattr(PRESETS[dataset], name)) if asked is None else asked
+
+    def privacy(self, dataset: str) -> dp.Privacy:
+        """The promise asked for; the cap is, unless asked for, one that a client in a hundred would meet."""
+        unset = self.epsilon_readers is None and self.epsilon_server is None and self.noise_multiplier is None
+        return dp.Privacy(
+            delta=self.delta,
+            l2_clip_norm=self.clip,
+            readers_epsilon=self.epsilon_readers,
+            server_epsilon=self.epsilon_server,
+            noise_multiplier=_NOISE_MULTIPLIER if unset else self.noise_multiplier,
+            max_participations=(
+                self._usual_participations(dataset)
+                if self.max_participations is None
+                else self.max_participations
+            ),
+        )
+
+    def _usual_participations(self, dataset: str) -> int | None:
+        from scipy.stats import binom
+
+        population, cohort = self.preset("population", dataset), self.preset("cohort", dataset)
+        rounds = self.preset("rounds", dataset)
+        if not 0 < cohort < population:
+            return None  # Everybody is drawn every time, or the sizes are refused later.
+        return max(1, int(binom.ppf(0.99, rounds, cohort / population)))
+
+
+def run(settings: Settings, screen: Screen) -> dict[str, Any]:
+    """Load, train, report.
+
+    Args:
+        settings: What was asked for.
+        screen: Where it is shown.
+
+    Returns:
+        The object of `--json`.
+
+    Raises:
+        fedavg.FedAvgError, dp.DPError, secagg.SecAggError: settings that cannot keep the promise, or data or a folder
+            that cannot be used; nothing was charged.
+        fedavg.RoundAborted: the run began and could not go on.
+    """
+    data = _load(settings, screen)
+    folder = _folder(settings, data.name, screen)
+    clients = _deal(settings, data)
+    _announce(settings, data, folder, screen)
+    result = _train(settings, data, clients, folder, screen)
+    if not result.rounds:
+        raise fedavg.ParameterError(result.stopped or "no round was run")
+    if result.stopped:
+        screen.warn(f"stopped after {len(result.rounds)} rounds: {result.stopped}")
+    figures = _figures(data.name, result, _write_report(settings, data, folder, result, screen))
+    _show(settings, figures, result, folder, screen)
+    return figures
+
+
+def _load(settings: Settings, screen: Screen) -> datasets.Dataset:
+    try:
+        with screen.download(f"fetching {settings.dataset}") as progress:
+            return datasets.load(settings.dataset, progress=progress, notice=screen.warn)
+    except datasets.RegistryUnavailable as error:
+        if not settings.fallback:
+            raise datasets.RegistryUnavailable(f"{error}; or simulate digits, which is embedded") from error
+        screen.warn(f"{error}. This run uses the embedded data set digits instead of {settings.dataset}.")
+        return datasets.load("digits")
+
+
+def _folder(settings: Settings, dataset: str, screen: Screen) -> Path:
+    """Where the run goes; a run that is already there is continued, put aside, or left alone, as asked."""
+    folder = Path(settings.output or Path("veilsum-runs") / dataset)
+    if settings.resume or not (folder / "operator").exists():
+        return folder
+    if not settings.fresh:
+        raise fedavg.CheckpointError(
+            f"{folder} already holds a run; continue it with --resume, put it aside with --fresh, or name another"
+            " folder with --output"
+        )
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        raise fedavg.CheckpointError(
+            f"{folder} cannot be put aside as {aside}: {error.strerror or error}; name another folder with --output"
+        ) from error
+    screen.line(f"The run that was in {folder} is now in {aside}.")
+    return folder
+
+
+def _deal(settings: Settings, data: datasets.Dataset) -> fedavg.ClientData:
+    population = settings.preset("population", data.name)
+    dealt = datasets.dirichlet(
+        data.train_y,
+        clients=population,
+        examples_per_client=settings.preset("examples_per_client", data.name),
+        concentration=settings.concentration,
+        seed=settings.simulation_seed or 0,
+    )
+
+    def examples(client: int) -> Examples:
+        return data.train_x[dealt[client]], data.train_y[dealt[client]]
+
+    return fedavg.ClientData(range(population), examples)
+
+
+def _announce(settings: Settings, data: datasets.Dataset, folder: Path, screen: Screen) -> None:
+    population, cohort = settings.preset("population", data.name), settings.preset("cohort", data.name)
+    screen.say(
+        f"Training on {data.name} over {population:,} simulated clients of"
+        f" {settings.preset('examples_per_client', data.name)} examples, {cohort:,} drawn a round on average,"
+        f" {settings.preset('rounds', data.name)} rounds. The server only ever receives masked vectors whose sum is"
+        " already noised."
+    )
+    screen.say(f"Data: {data.source}. Licence: {data.licence}.")
+    screen.line(f"Run folder: {folder}")
+    if warning := dp.delta_warning(delta=settings.delta, population=population):
+        screen.warn(warning)
+    screen.line("")
+
+
+def _train(
+    settings: Settings, data: datasets.Dataset, clients: fedavg.ClientData, folder: Path, screen: Screen
+) -> fedavg.Result:
+    model = SoftmaxRegression(
+        features=data.features,
+        classes=data.classes,
+        local_epochs=settings.local_epochs,
+        learning_rate=settings.learning_rate,
+    )
+    seed = settings.simulation_seed
+    rounds = settings.preset("rounds", data.name)
+    with screen.rounds(rounds) as advance:
+        lines = _RoundLines(screen)
+
+        def finished(report: fedavg.RoundReport) -> None:
+            lines.show(report)
+            advance(report.round)
+
+        return fedavg.train(
+            model.step,
+            clients,
+            weights=model.initial(),
+            rounds=rounds,
+            cohort_size=settings.preset("cohort", data.name),
+            privacy=settings.privacy(data.name),
+            secure=fedavg.SecureAggregation(
+                dropout=settings.tolerance,
+                corruption=settings.corruption,
+                modulus_bits=settings.modulus_bits,
+            ),
+            server_optimizer=fedavg.sgd(momentum=settings.server_momentum),
+            metrics=METRICS,
+            evaluate=lambda weights: {"accuracy": model.accuracy(weights, (data.test_x, data.test_y))},
+            on_round=finished,
+            simulated_dropout=settings.dropout,
+            entropy=fedavg.RunEntropy() if seed is None else fedavg.RunEntropy.seeded(seed),
+            folder=folder,
+            resume=settings.resume,
+        )
+
+
+class _RoundLines:
+    """One line a round, under a heading that comes with the first."""
+
+    _HEADING = "  round   cohort  survivors  up/client  accuracy  eps readers  eps server"
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._begun = False
+
+    def show(self, report: fedavg.RoundReport) -> None:
+        if not self._begun:
+            self._begun = True
+            if report.round > 1:
+                self._screen.line(f"Continuing after round {report.round - 1} of {report.rounds}.")
+            self._screen.line(self._HEADING, style="bold")
+        self._screen.line(
+            f"{f'{report.round}/{report.rounds}':>7} {report.cohort:>8,} {report.survivors:>10,}"
+            f" {bytes_text(report.bytes_up_per_client):>10} {report.evaluation['accuracy']:>9.4f}"
+            f" {epsilon_text(report.epsilon.readers):>12} {epsilon_text(report.epsilon.server):>11}"
+        )
+
+
+def _write_report(
+    settings: Settings, data: datasets.Dataset, folder: Path, result: fedavg.Result, screen: Screen
+) -> Path | None:
+    if any(importlib.util.find_spec(name) is None for name in ("matplotlib", "jinja2")):
+        screen.warn("no report was written: it needs matplotlib and jinja2; pip install 'veilsum[report]'")
+        return None
+    return report.write(
+        folder,
+        result,
+        title=f"{data.name}, {settings.preset('population', data.name):,} clients",
+        facts={
+            "Data": f"{data.source}; {settings.preset('examples_per_client', data.name)} examples a client, labels"
+            f" dealt by Dirichlet({settings.concentration:g})",
+            "Licence of the data": data.licence,
+            "Model": f"softmax regression, {settings.local_epochs} local epochs, learning rate"
+            f" {settings.learning_rate:g}; server momentum {settings.server_momentum:g}",
+            "Simulated dropout": f"{settings.dropout:.3g} of the cohort in each round",
+        },
+    )
+
+
+def _figures(dataset: str, result: fedavg.Result, page: Path | None) -> dict[str, Any]:
+    """The object of `--json`: these keys and no others."""
+    last, plan, sampler = result.rounds[-1], result.plan, result.sampler
+    readers, server = result.statement.readers, result.statement.server
+    return {
+        "dataset": dataset,
+        "rounds": len(result.rounds),
+        "accuracy": last.evaluation["accuracy"],
+        "epsilon": {"readers": _finite(readers.epsilon), "server": _finite(server.epsilon)},
+        "delta": readers.delta,
+        "noise_multiplier": plan.mechanism.noise_multiplier,
+        "population": sampler.population,
+        "cohort": sampler.cohort_size,
+        "min_survivors": plan.minimum_survivors,
+        "bytes_up_per_client": max(kept.bytes_up_per_client for kept in result.rounds),
+        "ledger": str(result.ledger),
+        "report": None if page is None else str(page),
+    }
+
+
+def _show(
+    settings: Settings, figures: Mapping[str, Any], result: fedavg.Result, folder: Path, screen: Screen
+) -> None:
+    plan, statement = result.plan, result.statement
+    screen.heading("Result")
+    screen.facts(
+        {
+            "test accuracy": f"{figures['accuracy']:.4f} after {figures['rounds']} rounds",
+            "epsilon": f"{epsilon_text(statement.readers.epsilon)} against readers of the model,"
+            f" {epsilon_text(statement.server.epsilon)} against the server",
+            "delta": f"{figures['delta']:g}",
+            "noise multiplier": f"{figures['noise_multiplier']:.4g} times the joint sensitivity",
+            "clip": f"{settings.clip:g} (l2 norm of a client's update)",
+            "population": f"{figures['population']:,} clients, {result.sampler.expected:g} drawn a round on average",
+            "cohort": f"{figures['cohort']:,} invited in every round, at least {figures['min_survivors']:,} in the sum",
+            "ring": f"{plan.modulus_bits} bits",
+            "up per client": f"{bytes_text(figures['bytes_up_per_client'])} a round",
+        }
+    )
+    screen.heading("Privacy, in words")
+    for one in (statement.readers, statement.server):
+        screen.paragraph(one.text)
+        screen.line("")
+    screen.line(f"Report:  {figures['report'] or 'none'}", style="bold")
+    screen.line(f"Model:   {folder / 'public' / 'model.npz'}")
+    screen.line(f"Ledger:  {figures['ledger']}")
+
+
+def _finite(epsilon: float) -> float | None:
+    return epsilon if math.isfinite(epsilon) else None
