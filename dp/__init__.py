@@ -24,7 +24,7 @@ from dp.keystream import Keystream
 from dp.ledger import Ledger, Row
 from dp.mechanisms import DistributedDiscreteGaussian
 from dp.privacy import Epsilons, Privacy, delta_warning
-from dp.statements import Statement, Statements, statements
+from dp.statements import Statement, Statements, epsilon_text, statements
 
 __all__ = [
     "Block",
@@ -51,5 +51,6 @@ __all__ = [
     "calibrate",
     "delta_warning",
     "epsilon_of",
+    "epsilon_text",
     "statements",
 ]

@@ -17,7 +17,7 @@ from dp.cohorts import PaddedPoisson
 from dp.mechanisms import DistributedDiscreteGaussian
 from dp.privacy import Epsilons, Privacy, delta_warning
 
-__all__ = ["Statement", "Statements", "statements"]
+__all__ = ["Statement", "Statements", "epsilon_text", "statements"]
 
 _SIMULATION = (
     "simulation, no guarantee: every random choice of this run follows from a seed, and whoever knows it can subtract"
@@ -159,13 +159,27 @@ def _server(epsilon: float, charged: int, privacy: Privacy, shared: tuple[str, .
     return Statement("server", epsilon, privacy.delta, claim, (*counted, *shared))
 
 
+def epsilon_text(epsilon: float) -> str:
+    """Four figures, never rounded down: a privacy cost must not look smaller than it is.
+
+    >>> [epsilon_text(value) for value in (0.0, 0.123412, 2.53022, 31.04, 1234.5, math.inf)]
+    ['0', '0.1235', '2.531', '31.04', '1235', 'infinite']
+    """
+    if not math.isfinite(epsilon):
+        return "infinite"
+    if epsilon <= 0:
+        return "0"
+    digits = max(0, 3 - math.floor(math.log10(epsilon)))
+    return f"{math.ceil(epsilon * 10**digits - 1e-9) / 10**digits:.{digits}f}"
+
+
 def _claim(observer: str, epsilon: float, delta: float) -> str:
     if not math.isfinite(epsilon):
         return f"Against {observer} there is no promise: epsilon is infinite, because the inputs are seen."
+    shown = epsilon_text(epsilon)
     return (
         f"Against {observer} one client's data changes the probability of any outcome by a factor of at most"
-        f" e^{epsilon:.4g} = {_factor(epsilon)}, except with probability {delta:g}"
-        f" (epsilon {epsilon:.4g}, delta {delta:g})."
+        f" e^{shown} = {_factor(float(shown))}, except with probability {delta:g} (epsilon {shown}, delta {delta:g})."
     )
 
 

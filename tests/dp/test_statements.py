@@ -8,7 +8,7 @@ import pytest
 from dp.cohorts import PaddedPoisson
 from dp.mechanisms import DistributedDiscreteGaussian
 from dp.privacy import Epsilons, Privacy
-from dp.statements import statements
+from dp.statements import epsilon_text, statements
 
 SAMPLER = PaddedPoisson(population=3000, expected=300)
 
@@ -32,7 +32,7 @@ def test_each_statement_names_its_observer_its_epsilon_and_its_delta():
     assert (both.readers.observer, both.readers.epsilon) == ("readers", 2.53)
     assert (both.server.observer, both.server.epsilon) == ("server", 10.7)
     for statement in (both.readers, both.server):
-        assert f"epsilon {statement.epsilon:g}" in statement.text
+        assert f"epsilon {epsilon_text(statement.epsilon)}" in statement.text
         assert "1e-05" in statement.text
 
 
