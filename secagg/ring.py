@@ -111,7 +111,7 @@ def pack(vector: Words, bits: int) -> bytes:
     return packed.tobytes()
 
 
-def unpack(data: bytes, *, length: int, bits: int) -> Words:
+def unpack(data: bytes | memoryview, *, length: int, bits: int) -> Words:
     """Return the `length` values that `data` holds.
 
     Raises:
@@ -123,12 +123,12 @@ def unpack(data: bytes, *, length: int, bits: int) -> Words:
     return vector
 
 
-def add_packed(accumulator: Words, data: bytes, bits: int) -> None:
+def add_packed(accumulator: Words, data: bytes | memoryview, bits: int) -> None:
     """Add a packed vector to `accumulator` modulo 2^bits; bits above the low `bits` become arbitrary.
 
     Args:
         accumulator: a word vector of `word_dtype(bits)`; its length is the length that `data` must have.
-        data: what `pack` gave.
+        data: what `pack` gave; three times as fast where it starts at a multiple of four bytes in memory.
         bits: the modulus is 2^bits.
 
     Raises:
