@@ -148,7 +148,7 @@ def _accuracy_plot(rounds: Sequence[RoundReport]) -> tuple[str, str, str]:
     """The first measure that is evaluated, and beside it what clients report of it under noise."""
     measure = next(iter(rounds[-1].evaluation))
     values = [report.evaluation[measure] for report in rounds]
-    lines = [Line(label=f"test\n{values[-1]:.4g}", values=values, series="model")]
+    lines = [Line(label=f"test {values[-1]:.4g}", values=values, series="model")]
     caption = f"Test {measure} of the released model after each round."
     seen = list(values)
     share = all(0 <= value <= 1 for value in seen)
@@ -171,7 +171,7 @@ def _epsilon_plot(result: Result) -> tuple[str, str, str]:
         "readers": [report.epsilon.readers for report in rounds],
     }
     lines = [
-        Line(label=f"{observer}\n{epsilon_text(values[-1])}", values=values, series=observer)
+        Line(label=f"{observer} {epsilon_text(values[-1])}", values=values, series=observer)
         for observer, values in costs.items()
         if all(map(math.isfinite, values))
     ]

@@ -94,7 +94,7 @@ def line_plot(
 
     with _quiet(), rc_context(_STYLE):
         figure = Figure(figsize=(7.6, 2.7))
-        axes = figure.add_axes((0.065, 0.135, 0.765, 0.83))
+        axes = figure.add_axes((0.065, 0.15, 0.765, 0.82))
         for line in lines:
             _draw(axes, line)
         rounds = max(len(line.values) for line in lines)
@@ -108,7 +108,7 @@ def line_plot(
         axes.set_ylim(*limits)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
         axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True))
-        axes.set_xlabel("round", color=_MUTED, labelpad=1)
+        axes.set_xlabel("round", color=_MUTED, labelpad=4)
         axes.grid(axis="y", color=_GRID, linewidth=1)
         axes.set_axisbelow(True)
         axes.tick_params(length=0, pad=5)
