@@ -1,23 +1,26 @@
 """From named real vectors to one bounded integer vector, and from a sum of those back.
 
-A client's vector consists of blocks (update, counts, metrics). Block j is clipped to its public bound c_j, scaled
-by s_j and rounded to integers at random; it then takes the share w_j of the joint squared norm:
+A client's vector consists of blocks (update, counts, metrics). Block j is clipped to its public bound c_j and
+scaled by s_j, so that it takes the share w_j of the joint squared norm; then everything is rounded to integers at
+random. With R_j = s_j c_j and D(R, d) the norm that rounding may make of it (`rounding`):
 
-    D_j = D sqrt(w_j), sum_j w_j = 1,    s_j = (D_j - sqrt(d_j)) / c_j,    limit_j = floor(D_j^2).
+    plain:     D(R_j, d_j) = D sqrt(w_j), each block checked by itself,
+    rotated:   R_j = R sqrt(w_j), D = D(R, d), the whole vector rotated (`rotation`), rounded and checked.
 
-Rounding moves a vector of length d by less than sqrt(d), so the longest block is given s c = 100 sqrt(d), which
-makes the integer sensitivity D larger than the scaled clip by exactly 1%. One noise deviation fits all blocks.
+One noise deviation then fits all blocks. The longest block, or the rotated whole, has R = resolution * sqrt(d): at
+the default resolution 100 the integer sensitivity D is larger than the scaled clip by exactly 1%.
 
 Rules this file keeps:
 
-1. Every block's integer squared norm is compared with limit_j in exact integer arithmetic. Privacy rests on that
-   comparison alone, never on a float.
-2. A block that fails it is truncated toward zero, which shortens it to the scaled clip; if the clip itself was
-   off, zeros take its place. Nobody is dropped, nothing is retried or reported.
-3. A modulus too small for the worst sum and the noise is an error before anybody is invited.
+1. Integer squared norms are compared with `limits` in exact integer arithmetic (`rounding.round_within`). Privacy
+   rests on that comparison alone, never on a float.
+2. Whatever fails it is truncated toward zero, which shortens it to the scaled clip; if the clip itself was off,
+   zeros take its place. Nobody is dropped, nothing is reported.
+3. A modulus too small for the sum and the noise is an error before anybody is invited.
 
-Source: Kairouz, Liu, Steinke 2021 (arXiv 2102.06387), algorithm 1 and proposition 26 with beta = 0.
-Not here: the noise (`mechanisms`), the sum (another package), what a release costs (`accounting`).
+Source: Kairouz, Liu, Steinke 2021 (arXiv 2102.06387), algorithms 1 and 2.
+Not here: the noise (`mechanisms`), the choice of resolution for few bits (`compression`), the sum (another
+package), what a release costs (`accounting`).
 """
 
 from __future__ import annotations
@@ -31,43 +34,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dp import checks
+from dp.blocks import Block, check_blocks
 from dp.clipping import clip_l2
 from dp.errors import ParameterError
 from dp.keystream import Keystream
-from dp.rounding import LARGEST_ROUNDED, squared_norm, stochastic_round
+from dp.rotation import Rotation
+from dp.rounding import LARGEST_ROUNDED, norm_after_rounding, norm_before_rounding, round_within
 
 __all__ = ["Block", "Encoding"]
 
-_TAIL_DEVIATIONS = 9
+_TAIL_DEVIATIONS = 9.0
 _MOST_BITS = 62
-
-
-@dataclass(frozen=True)
-class Block:
-    """One named part of a client's vector.
-
-    Args:
-        name: What the caller calls it.
-        length: Number of coordinates, at least 1.
-        l2_bound: Public bound c that the block is clipped to, above 0.
-        weight: Share of the joint squared sensitivity, in (0, 1]; the weights of all blocks add up to 1.
-
-    Raises:
-        ParameterError: A value is out of its range.
-    """
-
-    name: str
-    length: int
-    l2_bound: float
-    weight: float
-
-    def __post_init__(self) -> None:
-        checks.integer(f"length of block {self.name!r}", self.length, 1)
-        checks.positive(f"l2_bound of block {self.name!r}", self.l2_bound)
-        if not 0 < self.weight <= 1:
-            raise ParameterError(
-                f"weight of block {self.name!r} is {self.weight}; it must be above 0 and at most 1"
-            )
 
 
 @dataclass(frozen=True)
@@ -75,13 +52,16 @@ class Encoding:
     """The fixed, public way from a client's blocks to its integer vector and back.
 
     Guarantee:
-        Whatever the input, `encode` returns integers whose squared l2 norm is at most the sum of `limits`, and
-        so at most `sensitivity` squared; zeros are returned for zeros.
+        Whatever the input, `encode` returns integers whose squared l2 norm is at most the sum of `limits`, and so at
+        most `sensitivity` squared; zeros become zeros.
 
     Args:
         blocks: In the order in which they are laid out.
         scales: Integer units per unit of each block's own measure.
-        limits: Largest squared integer norm of each block.
+        limits: Largest squared integer norm: of each block, or of the rotated whole.
+        retry_probability: beta of conditional rounding; 0 rounds once.
+        rotation: Of the whole vector, or `None`.
+        tail_deviations: Deviations of a sum's coordinate that must fit the modulus.
 
     >>> encoding = Encoding.plan([Block("update", 10_000, l2_bound=0.5, weight=0.96),
     ...                           Block("counts", 2, l2_bound=1.5, weight=0.04)])
@@ -97,15 +77,31 @@ class Encoding:
     blocks: tuple[Block, ...]
     scales: tuple[float, ...]
     limits: tuple[int, ...]
+    retry_probability: float = 0.0
+    rotation: Rotation | None = None
+    tail_deviations: float = _TAIL_DEVIATIONS
 
     @classmethod
-    def plan(cls, blocks: Iterable[Block], *, resolution: float = 100.0) -> Encoding:
+    def plan(
+        cls,
+        blocks: Iterable[Block],
+        *,
+        resolution: float = 100.0,
+        retry_probability: float = 0.0,
+        rotation_key: bytes | None = None,
+        tail_deviations: float = _TAIL_DEVIATIONS,
+    ) -> Encoding:
         """Choose scales and limits.
 
         Args:
             blocks: Their weights add up to 1, their names differ.
-            resolution: s c / sqrt(d) of the longest block, at least 1: rounding inflates the sensitivity by one part
-                in `resolution`. A larger one costs bits: log2(resolution) of them.
+            resolution: R / sqrt(d) of the longest block (of the rotated whole), above 0: without retries, rounding
+                inflates the sensitivity by one part in `resolution`. A larger one costs bits: log2(resolution).
+            retry_probability: beta in [0, 1): above 0, rounding is repeated while its norm is too long, which makes
+                coarse resolutions affordable.
+            rotation_key: 32 public bytes, the same for every client of a sum: rotate at random. `None`: do not.
+            tail_deviations: Deviations that `check_bits` makes room for, at least 1. Nine never wrap; fewer wrap
+                some coordinates, which costs accuracy but no privacy.
 
         Returns:
             The encoding.
@@ -114,18 +110,31 @@ class Encoding:
             ParameterError: Weights, names or bounds do not fit, or a block's weight leaves no room for its rounding.
         """
         blocks = tuple(blocks)
-        _check(blocks)
-        resolution = checks.at_least("resolution", resolution, 1)
-        longest = max(blocks, key=lambda block: block.length)
-        joint = (resolution + 1) * math.sqrt(longest.length / longest.weight)
-        scales = tuple(_scale(block, joint * math.sqrt(block.weight)) for block in blocks)
-        limits = tuple(int(joint * joint * block.weight) for block in blocks)
-        return cls(blocks, scales, limits)
+        check_blocks(blocks)
+        resolution = checks.positive("resolution", resolution)
+        beta = checks.fraction("retry_probability", retry_probability)
+        tail = checks.at_least("tail_deviations", tail_deviations, 1)
+        if rotation_key is None:
+            longest = max(blocks, key=lambda block: block.length)
+            limit = norm_after_rounding(resolution * math.sqrt(longest.length), longest.length, beta)
+            limits = [limit * math.sqrt(block.weight / longest.weight) for block in blocks]
+            norms = [
+                norm_before_rounding(most, block.length, beta)
+                for block, most in zip(blocks, limits, strict=True)
+            ]
+            rotation = None
+        else:
+            rotation = Rotation(sum(block.length for block in blocks), bytes(rotation_key))
+            whole = resolution * math.sqrt(rotation.padded_length)
+            limits = [norm_after_rounding(whole, rotation.padded_length, beta)]
+            norms = [whole * math.sqrt(block.weight) for block in blocks]
+        scales = tuple(_scale(block, norm) for block, norm in zip(blocks, norms, strict=True))
+        return cls(blocks, scales, tuple(int(limit**2) for limit in limits), beta, rotation, tail)
 
     @property
     def dimension(self) -> int:
-        """Number of integer coordinates."""
-        return sum(block.length for block in self.blocks)
+        """Number of integer coordinates, the padding of a rotation included."""
+        return self.rotation.padded_length if self.rotation else sum(block.length for block in self.blocks)
 
     @cached_property
     def sensitivity(self) -> float:
@@ -139,19 +148,19 @@ class Encoding:
         return _root_above(squared * min(self.dimension, squared))
 
     def length(self, name: str) -> int:
-        """Number of coordinates of a block."""
-        return self.blocks[self._index(name)].length
+        """Number of coordinates of a named part."""
+        return self._find(name)[1]
 
     def scale(self, name: str) -> float:
-        """Integer units per unit of a block."""
-        return self.scales[self._index(name)]
+        """Integer units per unit of a named part."""
+        return self.scales[self._find(name)[0]]
 
     def check_bits(self, modulus_bits: int | None, *, summands: int, noise_stddev: float) -> int:
         """Check that a modulus holds every sum, or choose the smallest that does.
 
         Guarantee:
-            With so many bits, no coordinate of a sum of `summands` encoded vectors wraps unless its noise passes
-            nine deviations (probability 2e-19).
+            With so many bits, no coordinate of a sum of `summands` encoded vectors wraps unless its noise (rotated:
+            the coordinate as a whole, over the choice of the key) passes `tail_deviations` deviations.
 
         Args:
             modulus_bits: The modulus is 2 to this power; `None` chooses.
@@ -165,13 +174,12 @@ class Encoding:
             ParameterError: Too few bits, or more than 62 needed.
         """
         summands = checks.integer("summands", summands, 1)
-        noise = math.ceil(_TAIL_DEVIATIONS * checks.at_least("noise_stddev", noise_stddev, 0))
-        worst = summands * max(math.isqrt(limit) for limit in self.limits) + noise
-        needed = worst.bit_length() + 1
+        worst = self._worst_coordinate(summands, checks.at_least("noise_stddev", noise_stddev, 0))
+        needed = math.floor(worst).bit_length() + 1
         if needed > _MOST_BITS:
             raise ParameterError(
-                f"a sum of {summands} vectors may reach {worst}, which needs {needed} bits, more than {_MOST_BITS}; "
-                "lower the resolution or the noise"
+                f"a sum of {summands} vectors may reach {worst:.4g}, which needs {needed} bits, more than "
+                f"{_MOST_BITS}; lower the resolution or the noise"
             )
         if modulus_bits is None:
             return needed
@@ -182,15 +190,28 @@ class Encoding:
             )
         return bits
 
+    def _worst_coordinate(self, summands: int, noise_stddev: float) -> float:
+        """What a coordinate of the sum stays below, at `tail_deviations`."""
+        certain = (
+            summands * max(math.isqrt(limit) for limit in self.limits) + self.tail_deviations * noise_stddev
+        )
+        if self.rotation is None:
+            return certain
+        squared_norm = math.fsum(
+            (block.l2_bound * scale) ** 2 for block, scale in zip(self.blocks, self.scales, strict=True)
+        )
+        variance = summands**2 * squared_norm / self.dimension + summands / 4 + noise_stddev**2
+        return min(certain, self.tail_deviations * math.sqrt(variance))
+
     def zeros(self) -> dict[str, NDArray[np.float64]]:
         """What a client with nothing to say encodes: zeros in every block."""
-        return {block.name: np.zeros(block.length) for block in self.blocks}
+        return {name: np.zeros(length) for _, name, length in self._parts()}
 
     def encode(self, vectors: Mapping[str, ArrayLike], keystream: Keystream) -> NDArray[np.int64]:
         """Clip, scale, round and check one client's blocks.
 
         Args:
-            vectors: One array for each block, of its length; any shape, laid out in C order.
+            vectors: One array for each block (each part of a joint one), of its length; any shape, laid out in C order.
             keystream: The client's own randomness.
 
         Returns:
@@ -200,17 +221,19 @@ class Encoding:
             NonFiniteInput: A block holds NaN or infinity; encode `zeros()` instead.
             ParameterError: Names or lengths are not those of the blocks.
         """
-        if set(vectors) != {block.name for block in self.blocks}:
-            raise ParameterError(
-                f"got blocks {sorted(vectors)}; encode exactly {sorted(block.name for block in self.blocks)}"
-            )
-        parts = zip(self.blocks, self.scales, self.limits, strict=True)
-        return np.concatenate(
-            [
-                _encode_block(vectors[block.name], block, scale, limit, keystream)
-                for block, scale, limit in parts
-            ]
-        )
+        names = {name for _, name, _ in self._parts()}
+        if set(vectors) != names:
+            raise ParameterError(f"got blocks {sorted(vectors)}; encode exactly {sorted(names)}")
+        scaled = np.empty(sum(block.length for block in self.blocks))
+        for block, scale, target in zip(self.blocks, self.scales, self._split(scaled), strict=True):
+            clipped, _ = clip_l2(_joined(block, vectors), block.l2_bound)
+            np.multiply(clipped, scale, out=target)
+        pieces = [self.rotation.forward(scaled)] if self.rotation else self._split(scaled)
+        rounded = [
+            round_within(piece, keystream, limit=limit, retry_probability=self.retry_probability)
+            for piece, limit in zip(pieces, self.limits, strict=True)
+        ]
+        return rounded[0] if len(rounded) == 1 else np.concatenate(rounded)
 
     def decode(
         self, total: NDArray[np.unsignedinteger], *, modulus_bits: int
@@ -233,78 +256,69 @@ class Encoding:
             raise ParameterError(f"the total holds {int(total.max())}; it must stay below 2^{modulus_bits}")
         shift = np.int64(64 - modulus_bits)
         lifted = (total.astype(np.uint64).view(np.int64) << shift) >> shift
-        ends = np.cumsum([block.length for block in self.blocks])[:-1]
-        parts = zip(self.blocks, self.scales, np.split(lifted, ends), strict=True)
-        return {block.name: part / scale for block, scale, part in parts}
+        values = lifted.astype(np.float64)
+        if self.rotation:
+            values = self.rotation.inverse(values)
+        ends = np.cumsum([length for _, _, length in self._parts()])[:-1]
+        parts = zip(self._parts(), np.split(values, ends), strict=True)
+        return {name: part / self.scales[j] for (j, name, _), part in parts}
 
     def canonical(self) -> bytes:
         """The encoding as bytes: equal for equal encodings only."""
-        facts = [
-            (
-                block.name,
-                block.length,
-                float(block.l2_bound).hex(),
-                float(block.weight).hex(),
-                scale.hex(),
-                limit,
-            )
-            for block, scale, limit in zip(self.blocks, self.scales, self.limits, strict=True)
+        blocks = [
+            (block.parts, float(block.l2_bound).hex(), scale.hex())
+            for block, scale in zip(self.blocks, self.scales, strict=True)
         ]
-        return repr(("veilsum encoding 1", facts)).encode()
+        key = self.rotation.key.hex() if self.rotation else None
+        facts = ("veilsum encoding 1", blocks, self.limits, self.retry_probability.hex(), key)
+        return repr(facts).encode()
 
-    def _index(self, name: str) -> int:
-        for index, block in enumerate(self.blocks):
-            if block.name == name:
-                return index
-        raise ParameterError(f"there is no block {name!r}; there are {[block.name for block in self.blocks]}")
+    def _split(self, vector: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Views of the blocks' parts."""
+        return np.split(vector, np.cumsum([block.length for block in self.blocks])[:-1])
 
+    def _parts(self) -> list[tuple[int, str, int]]:
+        """Index of the block, name and length of every part, in order."""
+        return [(j, name, length) for j, block in enumerate(self.blocks) for name, length in block.parts]
 
-def _check(blocks: tuple[Block, ...]) -> None:
-    if not blocks:
-        raise ParameterError("an encoding of no blocks; give at least one")
-    if len({block.name for block in blocks}) < len(blocks):
-        raise ParameterError(f"block names {[block.name for block in blocks]} repeat; give each its own")
-    total = math.fsum(block.weight for block in blocks)
-    if abs(total - 1) > 1e-9:
+    def _find(self, name: str) -> tuple[int, int]:
+        """Index of the block that holds a named part, and the part's length."""
+        for j, part, length in self._parts():
+            if part == name:
+                return j, length
         raise ParameterError(
-            f"the blocks' weights add up to {total}; they share one sensitivity, so make it 1"
+            f"there is no block {name!r}; there are {[part for _, part, _ in self._parts()]}"
         )
+
+
+def _joined(block: Block, vectors: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+    """The block's parts as one vector."""
+    parts = []
+    for name, length in block.parts:
+        part = np.asarray(vectors[name], dtype=np.float64).reshape(-1)
+        if part.size != length:
+            raise ParameterError(f"block {name!r} has {part.size} coordinates; it needs {length}")
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _scale(block: Block, norm: float) -> float:
-    """Integer units per unit, such that the clipped block and its rounding stay within `norm`."""
-    room = norm - math.sqrt(block.length)
-    if room <= 0:
+    """Integer units per unit, such that the clipped block has integer norm `norm` before rounding."""
+    if norm <= 0:
         raise ParameterError(
-            f"weight {block.weight} of block {block.name!r} leaves integer norm {norm:.4g}, which rounding its "
-            f"{block.length} coordinates may use up; raise its weight or the resolution"
+            f"weight {block.weight} of block {block.name!r} is so small that rounding its {block.length} "
+            "coordinates may use it up; raise the weight or the resolution"
         )
-    if room > LARGEST_ROUNDED:
+    if norm > LARGEST_ROUNDED:
         raise ParameterError(
-            f"block {block.name!r} has integer norm {room:.4g}, above 2^50; lower the resolution"
+            f"block {block.name!r} has integer norm {norm:.4g}, above 2^50; lower the resolution"
         )
-    scale = room / block.l2_bound
+    scale = norm / block.l2_bound
     if not math.isfinite(scale):
         raise ParameterError(
             f"l2_bound of block {block.name!r} is {block.l2_bound}, too small to scale; enlarge the unit"
         )
     return scale
-
-
-def _encode_block(
-    vector: ArrayLike, block: Block, scale: float, limit: int, keystream: Keystream
-) -> NDArray[np.int64]:
-    clipped, _ = clip_l2(vector, block.l2_bound)
-    if clipped.size != block.length:
-        raise ParameterError(f"block {block.name!r} has {clipped.size} coordinates; it needs {block.length}")
-    scaled = clipped.reshape(-1) * scale
-    rounded = stochastic_round(scaled, keystream)
-    if squared_norm(rounded) <= limit:
-        return rounded
-    truncated = np.trunc(scaled).astype(np.int64)
-    if squared_norm(truncated) <= limit:
-        return truncated
-    return np.zeros_like(truncated)
 
 
 def _root_above(square: int) -> float:

@@ -1,22 +1,100 @@
-"""From real numbers to integers: unbiased rounding, and the norm of what came out, without overflow.
+"""From real numbers to integers: unbiased rounding, the norm it may lead to, and the norm it did lead to.
 
-Source: Kairouz, Liu, Steinke 2021 (arXiv 2102.06387), section 3.1 (randomised rounding).
-Not here: what the norm may be (`encoding`).
+A vector of length d and norm R, rounded at random, has integer norm at most
+
+    D = R + sqrt(d)                                                        always, and
+    D = sqrt(R^2 + d/4 + sqrt(2 ln(1/beta)) (R + sqrt(d)/2))               with probability 1 - beta or more.
+
+Rounding again until the second holds (conditional rounding) makes D smaller where R is not far above sqrt(d).
+
+Source: Kairouz, Liu, Steinke 2021 (arXiv 2102.06387), on (conditional) randomised rounding.
+Not here: how large R is made (`encoding`, `compression`).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp.keystream import Keystream
 
-__all__ = ["LARGEST_ROUNDED", "squared_norm", "stochastic_round"]
+__all__ = [
+    "LARGEST_ROUNDED",
+    "norm_after_rounding",
+    "norm_before_rounding",
+    "round_within",
+    "squared_norm",
+    "stochastic_round",
+]
 
 LARGEST_ROUNDED = 2.0**50
 """Above this absolute value a float64 has no room left for the fraction that is rounded."""
 
 _BLOCK = 1 << 14
+_ATTEMPTS = 64
+
+
+def norm_after_rounding(norm: float, length: int, retry_probability: float) -> float:
+    """D for a real vector of norm R: the smaller of the two bounds above.
+
+    Args:
+        norm: R, in integer units.
+        length: d.
+        retry_probability: beta in [0, 1), largest probability that one attempt has to be repeated; 0 is the
+            first bound, which always holds.
+
+    >>> norm_after_rounding(100.0, 4, 0.0)
+    102.0
+    """
+    certain = norm + math.sqrt(length)
+    if retry_probability == 0:
+        return certain
+    spread = math.sqrt(-2 * math.log(retry_probability))
+    return min(certain, math.sqrt(norm**2 + length / 4 + spread * (norm + math.sqrt(length) / 2)))
+
+
+def norm_before_rounding(limit: float, length: int, retry_probability: float) -> float:
+    """The largest R whose `norm_after_rounding` is `limit`; negative or 0 if there is none.
+
+    >>> norm_before_rounding(102.0, 4, 0.0)
+    100.0
+    """
+    certain = limit - math.sqrt(length)
+    if retry_probability == 0:
+        return certain
+    spread = math.sqrt(-2 * math.log(retry_probability))
+    square = limit**2 - length / 4 - spread * math.sqrt(length) / 2
+    return max(certain, math.sqrt(max(0.0, spread**2 / 4 + square)) - spread / 2)
+
+
+def round_within(
+    values: NDArray[np.float64], keystream: Keystream, *, limit: int, retry_probability: float
+) -> NDArray[np.int64]:
+    """Round at random to integers whose squared norm is at most `limit`.
+
+    Guarantee:
+        The squared norm of what is returned was compared with `limit` in exact integer arithmetic. It is the first
+        of up to 64 random roundings that passes (of one, if `retry_probability` is 0), else the values
+        truncated toward zero, which are no longer than they were; else, if they were too long, zeros.
+
+    Args:
+        values: As in `stochastic_round`.
+        keystream: Source of the random bits.
+        limit: Largest squared norm.
+        retry_probability: beta of the bound that `limit` was derived from.
+
+    Source: Kairouz, Liu, Steinke 2021, conditional randomised rounding.
+    """
+    for _ in range(_ATTEMPTS if retry_probability else 1):
+        rounded = stochastic_round(values, keystream)
+        if squared_norm(rounded) <= limit:
+            return rounded
+    truncated = np.trunc(values).astype(np.int64)
+    if squared_norm(truncated) <= limit:
+        return truncated
+    return np.zeros_like(truncated)
 
 
 def stochastic_round(values: NDArray[np.float64], keystream: Keystream) -> NDArray[np.int64]:
@@ -33,8 +111,6 @@ def stochastic_round(values: NDArray[np.float64], keystream: Keystream) -> NDArr
     Returns:
         int64 array of the same length. An integer stays what it is, up to 2^20 always, above that but for a
         chance of 2^-32.
-
-    Source: Kairouz, Liu, Steinke 2021, definition 17 without the condition.
     """
     rounded = np.empty(len(values), dtype=np.int64)
     words = np.empty(min(len(values), _BLOCK), dtype="<i4")

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dp.keystream import Keystream
-from dp.rounding import squared_norm, stochastic_round
+from dp.rounding import (
+    norm_after_rounding,
+    norm_before_rounding,
+    round_within,
+    squared_norm,
+    stochastic_round,
+)
 
 KEY = bytes(range(32))
 
@@ -66,3 +72,49 @@ def test_squared_norm_at_the_edge_of_overflow() -> None:
     """2^20 coordinates of 2^21: the sum is 2^62; of 2^22: 2^64, which int64 arithmetic would call 0."""
     for power in (20, 21, 22, 31, 43):
         assert squared_norm(np.full(1 << 20, -(1 << power), dtype=np.int64)) == 1 << (20 + 2 * power)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-9, 0.1, math.exp(-0.5), 0.99])
+@pytest.mark.parametrize("length", [1, 30, 10**6])
+@pytest.mark.parametrize("norm", [0.5, 100.0, 1e7])
+def test_norm_bounds_are_each_others_inverse(norm: float, length: int, beta: float) -> None:
+    after = norm_after_rounding(norm, length, beta)
+    assert norm < after <= norm + math.sqrt(length)
+    assert norm_before_rounding(after, length, beta) == pytest.approx(norm, rel=1e-6)
+
+
+def test_norm_bound_holds_as_often_as_it_says_and_is_not_loose() -> None:
+    """Halves round to the longest norm of all: in 2,000 roundings the bound of beta = 0.1 is passed in at most
+    10%, and one that forgot the rounding's own d/4 in nearly all.
+    """
+    length, beta = 64, 0.1
+    values = np.full(length, 1.5)
+    norm = math.sqrt(squared_norm((values * 2).astype(np.int64))) / 2
+    limit = norm_after_rounding(norm, length, beta)
+    stream = Keystream.seeded(KEY)
+    norms = [math.sqrt(squared_norm(stochastic_round(values, stream))) for _ in range(2_000)]
+    assert np.mean(np.array(norms) > limit) <= beta
+    assert np.mean(np.array(norms) > norm) > 0.6
+    assert max(norms) <= norm_after_rounding(norm, length, 0.0)
+
+
+def test_rounding_is_repeated_until_the_norm_fits() -> None:
+    """The limit is the mean of the squared norms: a single rounding fails about half the time, 64 never do."""
+    values = np.full(64, 1.5)
+    stream = Keystream.seeded(KEY)
+    limit = int(64 * 2.5)
+    again = [round_within(values, stream, limit=limit, retry_probability=0.5) for _ in range(300)]
+    assert all(squared_norm(vector) <= limit for vector in again)
+    assert not any(np.array_equal(vector, np.ones(64)) for vector in again)
+    once = [round_within(values, stream, limit=limit, retry_probability=0.0) for _ in range(300)]
+    assert 0.3 < np.mean([np.array_equal(vector, np.ones(64)) for vector in once]) < 0.7
+
+
+def test_rounding_that_never_fits_is_truncated_or_zero() -> None:
+    """Limits that no rounding away from the truncation meets, and that not even the truncation meets."""
+    values = np.array([-1.999999, 2.999999, 0.5])
+    stream = Keystream.seeded(KEY)
+    for beta in (0.0, 0.5):
+        truncated = round_within(values, stream, limit=5, retry_probability=beta)
+        assert truncated.tolist() == [-1, 2, 0]
+        assert round_within(values, stream, limit=4, retry_probability=beta).tolist() == [0, 0, 0]

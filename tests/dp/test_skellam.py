@@ -33,7 +33,7 @@ def test_draws_have_the_stated_distribution_and_no_other(stddev: float) -> None:
 
 
 def test_draws_are_not_gaussian_where_the_two_differ() -> None:
-    """Same variance 0.214, but Pr[0] is 0.816 where the discrete Gaussian has 0.786; n = 200,000, alpha = 1e-6."""
+    """Same variance 0.215, but Pr[0] is 0.816 where the discrete Gaussian has 0.786; n = 200,000, alpha = 1e-6."""
     from dp.discrete_gaussian import DiscreteGaussian
 
     values = DiscreteGaussian(stddev=0.5).sample(DRAWS, Keystream.seeded(KEY))
