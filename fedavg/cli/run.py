@@ -116,11 +116,13 @@ def run(settings: Settings, screen: Screen) -> dict[str, Any]:
             that cannot be used; nothing was charged.
         fedavg.RoundAborted: the run began and could not go on.
     """
+    seed = settings.simulation_seed
+    entropy = fedavg.RunEntropy() if seed is None else fedavg.RunEntropy.seeded(seed)
     data = _load(settings, screen)
     folder = _folder(settings, data.name, screen)
     clients = _deal(settings, data)
     _announce(settings, data, folder, screen)
-    result = _train(settings, data, clients, folder, screen)
+    result = _train(settings, data, clients, folder, entropy, screen)
     if not result.rounds:
         raise fedavg.ParameterError(result.stopped or "no round was run")
     if result.stopped:
@@ -196,7 +198,12 @@ def _announce(settings: Settings, data: datasets.Dataset, folder: Path, screen: 
 
 
 def _train(
-    settings: Settings, data: datasets.Dataset, clients: fedavg.ClientData, folder: Path, screen: Screen
+    settings: Settings,
+    data: datasets.Dataset,
+    clients: fedavg.ClientData,
+    folder: Path,
+    entropy: fedavg.RunEntropy,
+    screen: Screen,
 ) -> fedavg.Result:
     model = SoftmaxRegression(
         features=data.features,
@@ -204,7 +211,6 @@ def _train(
         local_epochs=settings.local_epochs,
         learning_rate=settings.learning_rate,
     )
-    seed = settings.simulation_seed
     rounds = settings.preset("rounds", data.name)
     with screen.rounds(rounds) as advance:
         lines = _RoundLines(screen)
@@ -230,7 +236,7 @@ def _train(
             evaluate=lambda weights: {"accuracy": model.accuracy(weights, (data.test_x, data.test_y))},
             on_round=finished,
             simulated_dropout=settings.dropout,
-            entropy=fedavg.RunEntropy() if seed is None else fedavg.RunEntropy.seeded(seed),
+            entropy=entropy,
             folder=folder,
             resume=settings.resume,
         )
