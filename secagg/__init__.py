@@ -5,6 +5,7 @@ in memory, `run_round` does so for chosen parameters, `Client` and `Server` are 
 """
 
 from secagg.client import Client
+from secagg.conditional import RevealRule
 from secagg.entropy import Entropy, SeededEntropy, system_entropy
 from secagg.errors import (
     AuthenticationFailed,
@@ -21,7 +22,9 @@ from secagg.errors import (
     UnexpectedMessage,
 )
 from secagg.graph import GraphParameters, graph_parameters
+from secagg.identities import Identity, IdentityRoster
 from secagg.parameters import RoundParameters, Vector
+from secagg.recovery import Fault
 from secagg.server import Server, Sum
 from secagg.simulation import RoundResult, Simulation, run_round, simulate
 
@@ -30,7 +33,10 @@ __all__ = [
     "Client",
     "DuplicateMessage",
     "Entropy",
+    "Fault",
     "GraphParameters",
+    "Identity",
+    "IdentityRoster",
     "InconsistentSets",
     "LocalProtocolError",
     "MalformedMessage",
@@ -38,6 +44,7 @@ __all__ = [
     "RecordError",
     "RefusedParameters",
     "RemoteProtocolError",
+    "RevealRule",
     "RoundParameters",
     "RoundResult",
     "SecAggError",

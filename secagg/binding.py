@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 __all__ = [
     "PROTOCOL_VERSION",
     "Field",
+    "advert_statement",
     "associated_data",
     "commitment",
+    "conditional_commitment",
+    "consistency_statement",
     "context_of",
     "enc",
     "mask_info",
@@ -34,7 +37,8 @@ __all__ = [
     "ring_seed",
     "self_mask_info",
     "session_of",
-    "share_hash_prefix",
+    "sets_of",
+    "share_hash",
     "split",
     "vector_fields",
 ]
@@ -135,14 +139,34 @@ def associated_data(context: bytes, sender: int, receiver: int) -> bytes:
     return _SEALED + context + _ROUTE.pack(8, sender, 8, receiver)
 
 
-def commitment(label: str, context: bytes, dealer: int, secret: bytes) -> bytes:
-    """Hash that fixes a dealer's secret in round 1; binding, and hiding because secrets are 32 random bytes."""
-    return hashlib.sha256(enc(label, context, dealer, secret)).digest()
+def advert_statement(session: bytes, client_id: int, roster_hash: bytes, keys: bytes) -> bytes:
+    """What an identity key signs in round 0: all public keys, the session, the id, the trusted roster."""
+    return enc("advertise", session, client_id, roster_hash, keys)
 
 
-def share_hash_prefix(context: bytes, dealer: int, holder: int, index: int) -> bytes:
-    """What a share hash covers before the salt and the share: `enc("share", context, u, v, secret)`."""
-    return enc("share", context, dealer, holder, index)
+def commitment(context: bytes, dealer: int, secret: bytes) -> bytes:
+    """Hash that fixes a dealer's self-mask seed; binding, and hiding because seeds are 32 random bytes."""
+    return hashlib.sha256(enc("b", context, dealer, secret)).digest()
+
+
+def conditional_commitment(context: bytes, dealer: int, number: int, secret: bytes) -> bytes:
+    """Hash that fixes conditional secret `number` (1..m) of a dealer."""
+    return hashlib.sha256(enc("conditional", context, dealer, number, secret)).digest()
+
+
+def share_hash(context: bytes, dealer: int, holder: int, index: int, salt: bytes, share: bytes) -> bytes:
+    """Hash that fixes one share of one secret, hidden by its salt; the dealer gives it to the server."""
+    return hashlib.sha256(enc("share", context, dealer, holder, index, salt, share)).digest()
+
+
+def consistency_statement(context: bytes, sender: int, receiver: int, sets: bytes) -> bytes:
+    """What a consistency tag covers: from, to, and the hashes of U2 and U3 as the sender saw them."""
+    return enc("consistency", context, sender, receiver) + sets
+
+
+def sets_of(shared: bytes, survivors: bytes) -> bytes:
+    """`enc(SHA256(U2), SHA256(U3))` of two packed bitmaps."""
+    return enc(hashlib.sha256(shared).digest(), hashlib.sha256(survivors).digest())
 
 
 _MASK = enc("mask")

@@ -1,34 +1,52 @@
 """The client of one round: bytes in, bytes out, one input, one answer of each kind.
 
-Bonawitz et al. 2017, Fig. 4, on the graph of Bell et al. 2020. Use it in this order (`secagg.phases.CLIENT`):
+Bonawitz et al. 2017, Fig. 4, on the graph of Bell et al. 2020. Use it in this order (`secagg.phases.CLIENT`;
+the line in brackets in malicious mode only):
 
     receive(offer) -> advertise      receive(roster) -> share      receive(inbox) -> None
-    mask(inputs) -> masked input     receive(survivors) -> unmask
+    mask(inputs) -> masked input     [receive(survivors) -> consistency]
+    receive(survivors or tags) -> unmask
 
 Invariants:
 
 - for one neighbour it reveals the share of the self mask or the share of the mask key, never both, and
   which one follows from its own record of the sets, not from what it is asked;
-- an input leaves only after every ciphertext of the round was tried, and only masked with every neighbour
-  in U2, opened or not;
+- an input leaves only after every ciphertext of the round was tried and the single-use record is on disk,
+  and only masked with every neighbour in U2, opened or not;
+- in malicious mode no share leaves before `threshold` holders were heard to have seen the same U2 and U3;
 - an identical repeat of a message is ignored (re-send the bytes you kept); anything else that the phase
   does not allow, or that does not verify, ends the round here for good and drops every secret;
-- no secret is in a repr, an exception or an attribute that outlives the round.
+- no secret is in a repr, an exception or an attribute that outlives the round; a copy, a pickle or a forked
+  child of a live client is refused.
 
-Not here: single-use records (`secagg.records`), what the server does (`secagg.server`).
+Not here: what single use means on disk (`secagg.records`), what the server does (`secagg.server`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import hmac
+import os
 from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
-from secagg import keys, shamir
-from secagg.binding import associated_data, commitment, context_of, ring_seed, session_of, vector_fields
+from secagg import keys
+from secagg.binding import (
+    advert_statement,
+    associated_data,
+    commitment,
+    conditional_commitment,
+    consistency_statement,
+    context_of,
+    ring_seed,
+    session_of,
+    sets_of,
+    vector_fields,
+)
+from secagg.client_state import Inputs, Place, Secrets, SingleUse, require_trust, with_checks
+from secagg.conditional import RevealRule, checked_rule
+from secagg.dealing import CONDITIONAL, MASK_KEY, SELF_MASK, deal, hash_row
 from secagg.entropy import Entropy, system_entropy
 from secagg.errors import (
     AuthenticationFailed,
@@ -40,45 +58,14 @@ from secagg.errors import (
     TooFewClients,
 )
 from secagg.graph import holder_positions
+from secagg.identities import Identity, IdentityRoster
 from secagg.masking import apply_masks
-from secagg.messages import Codec, Mask, Roster, decode_offer, kind_of
-from secagg.parameters import RoundParameters, Vector
+from secagg.messages import Codec, Mask, Roster, bitmap, decode_offer, kind_of
+from secagg.parameters import RoundParameters
 from secagg.phases import CLIENT, MASK, Kind, Phase, after
-from secagg.ring import Words, as_words, pack, word_dtype
+from secagg.ring import pack
 
 __all__ = ["Client"]
-
-Positions = npt.NDArray[np.int64]
-Inputs = Mapping[str, npt.NDArray[np.unsignedinteger[npt.NBitBase]]]
-_SELF_MASK, _MASK_KEY = 0, 1
-
-
-class _Secrets:
-    """Everything that must be gone when the round is over. Lists run over the neighbours, by position."""
-
-    __slots__ = ("channel", "channels", "mask", "mask_keys", "own_row", "rows", "seeds")
-
-    channel: keys.KeyPair
-    mask: keys.KeyPair
-    seeds: list[bytes]
-    channels: list[keys.ChannelKeys]
-    mask_keys: list[bytes]
-    rows: list[bytes | None]
-    own_row: bytes
-
-
-class _Place:
-    """Where this client stands in the roster and on the graph; all public."""
-
-    __slots__ = ("clients", "holders", "neighbours", "own", "own_place", "peers")
-
-    def __init__(self, roster: Roster, own: int, holders: Positions) -> None:
-        self.clients = len(roster.ids)
-        self.own = own
-        self.holders = holders
-        self.own_place = int(np.searchsorted(holders, own))
-        self.neighbours = np.delete(holders, self.own_place)
-        self.peers: list[int] = roster.ids[self.neighbours].tolist()
 
 
 class Client:
@@ -91,25 +78,48 @@ class Client:
         parameters: the round as this client's own settings say it must be; an offer that differs is refused.
         client_id: 0..2^63-1.
         entropy: where random bytes come from; the operating system unless a simulation says otherwise.
+        identity: malicious mode: this client's signing key.
+        identities: malicious mode: the trusted roster; its hash is in the parameters.
+        single_use: where the use of the input is recorded; None only where nothing outlives the process.
+        rule: the rule of the conditional secrets, if the round has any.
+
+    Raises:
+        ParameterError: an id, identity, roster or rule that does not fit the parameters.
     """
 
     def __init__(
-        self, parameters: RoundParameters, client_id: int, *, entropy: Entropy = system_entropy
+        self,
+        parameters: RoundParameters,
+        client_id: int,
+        *,
+        entropy: Entropy = system_entropy,
+        identity: Identity | None = None,
+        identities: IdentityRoster | None = None,
+        single_use: SingleUse | None = None,
+        rule: RevealRule | None = None,
     ) -> None:
         if not 0 <= client_id < 2**63:
             raise ParameterError(f"client id {client_id} is out of range; use 0 to 2^63-1")
+        if parameters.is_malicious:
+            require_trust(parameters, client_id, identity, identities)
         self._parameters = parameters
         self._id = int(client_id)
+        self._identity = identity
+        self._identities = identities
+        self._single_use = single_use
+        self._rule = checked_rule(parameters, rule)
+        self._process = os.getpid()
         self._entropy = entropy
         self._phase = Phase.NEW
         self._table = CLIENT[parameters.adversary]
         self._seen: dict[Kind, bytes] = {}
-        self._secrets: _Secrets | None = _Secrets()
+        self._secrets: Secrets | None = Secrets()
         self._codec: Codec
         self._session: bytes
         self._context: bytes
-        self._place: _Place
+        self._place: Place
         self._shared: Mask
+        self._survivors: Mask
 
     @property
     def phase(self) -> Phase:
@@ -120,6 +130,17 @@ class Client:
     def client_id(self) -> int:
         """This client's id."""
         return self._id
+
+    @property
+    def conditional_secrets(self) -> tuple[bytes, ...]:
+        """The conditional secrets 1..m of this client, from its shares on until its input is masked.
+
+        Raises:
+            LocalProtocolError: there are none now.
+        """
+        if self._phase is not Phase.READY:
+            raise LocalProtocolError(f"conditional secrets are not to be had in phase {self._phase.value}")
+        return tuple(self._live_secrets().seeds[CONDITIONAL:])
 
     def __repr__(self) -> str:
         return f"Client(id={self._id}, phase={self._phase.value})"
@@ -144,6 +165,7 @@ class Client:
         """
         answer, following = None, Phase.FAILED
         try:
+            self._refuse_forks()
             kind = kind_of(data)
             digest = hashlib.sha256(data).digest()
             if kind in self._seen:
@@ -168,9 +190,11 @@ class Client:
         Raises:
             LocalProtocolError: no inbox arrived yet, or an input was masked before.
             ParameterError: the arrays do not fit the round; nothing was masked.
+            RecordError: the input was used before, or its use cannot be recorded; nothing was masked.
         """
         phase, following = Phase.FAILED, after(self._table, self._phase, MASK)
         try:
+            self._refuse_forks()
             message = self._mask(inputs, self._live_secrets())
             phase = following
         finally:
@@ -189,7 +213,11 @@ class Client:
             )
         return self._phase
 
-    def _live_secrets(self) -> _Secrets:
+    def _refuse_forks(self) -> None:
+        if os.getpid() != self._process:
+            raise LocalProtocolError("this client was forked in mid-round; only its own process may go on")
+
+    def _live_secrets(self) -> Secrets:
         if self._secrets is None:
             raise LocalProtocolError("this round is over")
         return self._secrets
@@ -203,9 +231,11 @@ class Client:
         if kind is Kind.INBOX:
             self._on_inbox(data, secrets)
             return None
-        return self._on_survivors(data, secrets)
+        if kind is Kind.SURVIVORS:
+            return self._on_survivors(data, secrets)
+        return self._on_tags(data, secrets)
 
-    def _on_offer(self, data: bytes, secrets: _Secrets) -> bytes:
+    def _on_offer(self, data: bytes, secrets: Secrets) -> bytes:
         claimed, nonce, canonical = decode_offer(data)
         if canonical != self._parameters.canonical:
             fields = ", ".join(self._parameters.differences(canonical))
@@ -215,11 +245,17 @@ class Client:
             raise RefusedParameters("the offer names another session than its own parameters give")
         self._codec = Codec(self._parameters, self._session)
         secrets.channel = keys.new_channel_pair(self._entropy(keys.KEY_BYTES))
-        secrets.seeds = [self._entropy(keys.KEY_BYTES), self._entropy(keys.KEY_BYTES)]
-        secrets.mask = keys.derive_mask_pair(secrets.seeds[_MASK_KEY], self._session)
-        return self._codec.encode_advertise(secrets.channel.public, secrets.mask.public)
+        count = 2 + self._parameters.conditional_secrets
+        secrets.seeds = [self._entropy(keys.KEY_BYTES) for _ in range(count)]
+        secrets.mask = keys.derive_mask_pair(secrets.seeds[MASK_KEY], self._session)
+        publics = secrets.channel.public + secrets.mask.public
+        signature = b"" if self._identity is None else self._identity.sign(self._statement(self._id, publics))
+        return self._codec.encode_advertise(publics, signature)
 
-    def _on_roster(self, data: bytes, secrets: _Secrets) -> bytes:
+    def _statement(self, client_id: int, publics: bytes) -> bytes:
+        return advert_statement(self._session, client_id, self._parameters.roster_hash, publics)
+
+    def _on_roster(self, data: bytes, secrets: Secrets) -> bytes:
         roster = self._codec.decode_roster(data)
         own = self._own_position(roster, secrets)
         self._context = context_of(self._session, roster.hash)
@@ -227,16 +263,37 @@ class Client:
             len(roster.ids), own, neighbours=self._parameters.neighbours, seed=ring_seed(roster.hash)
         )
         self._require(len(holders), self._parameters.threshold, "share holders")
-        self._place = place = _Place(roster, own, holders)
-        secrets.channels = []
-        secrets.mask_keys = []
-        for position, peer in zip(place.neighbours.tolist(), place.peers, strict=True):
-            key = roster.channel_key(position)
-            secrets.channels.append(keys.channel_keys(secrets.channel, key, self._context, self._id, peer))
-            secrets.mask_keys.append(roster.mask_key(position))
+        self._place = Place(roster, own, holders)
+        if self._identities is not None:
+            self._check_identities(roster, self._identities)
+        self._agree(roster, secrets)
         return self._deal(secrets)
 
-    def _own_position(self, roster: Roster, secrets: _Secrets) -> int:
+    def _check_identities(self, roster: Roster, identities: IdentityRoster) -> None:
+        """Refuse strangers anywhere, and neighbours whose signature does not verify."""
+        if strangers := set(roster.ids.tolist()) - identities.keys():
+            raise InconsistentSets(f"client {min(strangers)} is not in the trusted roster")
+        for position, peer in zip(self._place.neighbours.tolist(), self._place.peers, strict=True):
+            publics = roster.channel_key(position) + roster.mask_key(position)
+            identities.verify(peer, roster.signature(position), self._statement(peer, publics))
+
+    def _agree(self, roster: Roster, secrets: Secrets) -> None:
+        """Agree with every neighbour on the keys of the channel."""
+        own = secrets.channel
+        secrets.mask_keys, secrets.seal_keys, secrets.tag_keys = [], [], []
+        for position, peer in zip(self._place.neighbours.tolist(), self._place.peers, strict=True):
+            theirs = roster.channel_key(position)
+            root = keys.channel_root(own, theirs, self._context, peer)
+            secrets.seal_keys.append(
+                keys.directional("seal", root, own.public, theirs, me=self._id, them=peer)
+            )
+            if self._parameters.is_malicious:
+                secrets.tag_keys.append(
+                    keys.directional("tag", root, own.public, theirs, me=self._id, them=peer)
+                )
+            secrets.mask_keys.append(roster.mask_key(position))
+
+    def _own_position(self, roster: Roster, secrets: Secrets) -> int:
         """Refuse a roster that is too small, repeats a key, or lacks this client; return its position."""
         ids = roster.ids.tolist()
         self._require(len(ids), self._parameters.minimum_roster, "advertised clients")
@@ -251,56 +308,71 @@ class Client:
             raise InconsistentSets("the roster does not hold this client with the keys it advertised")
         return own
 
-    def _deal(self, secrets: _Secrets) -> bytes:
+    def _deal(self, secrets: Secrets) -> bytes:
         """Share the seeds, seal one row for each neighbour, keep the own row."""
-        dealt = shamir.share(
+        place, codec = self._place, self._codec
+        rows = deal(
             secrets.seeds,
+            codec,
             threshold=self._parameters.threshold,
-            shares=len(self._place.holders),
+            holders=len(place.holders),
             entropy=self._entropy,
         )
-        block = dealt.swapaxes(0, 1).astype("<u2").tobytes()
-        width = self._codec.plain_row_bytes
-        rows = [block[start : start + width] for start in range(0, len(block), width)]
-        secrets.own_row = rows.pop(self._place.own_place)
-        sealed = [
-            keys.seal(channel.seal, row, associated_data(self._context, self._id, peer))
-            for row, channel, peer in zip(rows, secrets.channels, self._place.peers, strict=True)
+        holders = [*place.peers[: place.own_place], self._id, *place.peers[place.own_place :]]
+        hashes = [
+            hash_row(row, codec, self._context, self._id, holder)
+            for row, holder in zip(rows, holders, strict=True)
         ]
-        fixed = commitment("b", self._context, self._id, secrets.seeds[_SELF_MASK])
-        return self._codec.encode_share(fixed, sealed)
+        secrets.own_row = rows.pop(place.own_place)
+        sealed = [
+            keys.seal(key, row, associated_data(self._context, self._id, peer))
+            for row, (key, _), peer in zip(rows, secrets.seal_keys, place.peers, strict=True)
+        ]
+        commitments = [commitment(self._context, self._id, secrets.seeds[SELF_MASK])]
+        for number, seed in enumerate(secrets.seeds[CONDITIONAL:], start=1):
+            commitments.append(conditional_commitment(self._context, self._id, number, seed))
+        return codec.encode_share(commitments, sealed, hashes)
 
-    def _on_inbox(self, data: bytes, secrets: _Secrets) -> None:
+    def _on_inbox(self, data: bytes, secrets: Secrets) -> None:
         place = self._place
-        self._shared, sealed = self._codec.decode_inbox(
+        self._shared, sealed, hashes = self._codec.decode_inbox(
             data, clients=place.clients, neighbours=place.neighbours
         )
         if not self._shared[place.own]:
             raise InconsistentSets("this client sent its shares and is missing from the set of those who did")
         held = int(np.count_nonzero(self._shared[place.holders]))
         self._require(held, self._parameters.threshold, "share holders")
-        width = self._codec.row_bytes
+        width, hash_width = self._codec.row_bytes, self._codec.hash_row_bytes
         secrets.rows = [None] * len(place.peers)
         for turn, index in enumerate(np.flatnonzero(self._shared[place.neighbours]).tolist()):
-            row = sealed[turn * width : (turn + 1) * width]
-            secrets.rows[index] = self._open(row, secrets.channels[index], place.peers[index])
+            row = self._open(
+                sealed[turn * width : (turn + 1) * width], secrets.seal_keys[index][1], place.peers[index]
+            )
+            if row is not None and hash_width:
+                promised = hashes[turn * hash_width : (turn + 1) * hash_width]
+                if hash_row(row, self._codec, self._context, place.peers[index], self._id) != promised:
+                    row = None
+            secrets.rows[index] = row
         if all(row is None for row in secrets.rows):
             raise AuthenticationFailed("nothing opened: the server showed the others another round")
 
-    def _open(self, sealed: memoryview, channel: keys.ChannelKeys, peer: int) -> bytes | None:
+    def _open(self, sealed: memoryview, key: bytes, peer: int) -> bytes | None:
         """The shares in a sealed row; None for one that does not open or holds no shares."""
         try:
-            row = keys.open_sealed(channel.open, sealed, associated_data(self._context, peer, self._id))
+            row = keys.open_sealed(key, sealed, associated_data(self._context, peer, self._id))
         except AuthenticationFailed:
             return None
         return row if self._codec.holds_shares(row) else None
 
-    def _mask(self, inputs: Inputs, secrets: _Secrets) -> bytes:
+    def _mask(self, inputs: Inputs, secrets: Secrets) -> bytes:
         vectors = self._parameters.vectors
         if set(inputs) != {vector.name for vector in vectors}:
             raise ParameterError(f"the inputs are named {sorted(inputs)}; give {[v.name for v in vectors]}")
-        totals = [_with_checks(inputs[vector.name], vector) for vector in vectors]
+        totals = [with_checks(inputs[vector.name], vector) for vector in vectors]
+        if self._single_use is not None:
+            self._single_use.claim(task=self._parameters.task, round=self._parameters.round)
         masks = self._masks(secrets)
+        secrets.drop_all_but_shares()
         packed = []
         for index, (vector, total) in enumerate(zip(vectors, totals, strict=True)):
             apply_masks(total, [(key[index], sign) for key, sign in masks], bits=vector.modulus_bits)
@@ -309,10 +381,10 @@ class Client:
         complaints = shared & np.array([row is None for row in secrets.rows])
         return self._codec.encode_masked_input(complaints, packed)
 
-    def _masks(self, secrets: _Secrets) -> list[tuple[list[bytes], int]]:
+    def _masks(self, secrets: Secrets) -> list[tuple[list[bytes], int]]:
         """Keys and sign of the self mask and of the mask with every neighbour in U2, opened or not."""
         fields = [vector_fields(index, vector) for index, vector in enumerate(self._parameters.vectors)]
-        masks = [(keys.self_mask_keys(secrets.seeds[_SELF_MASK], self._context, self._id, fields), 1)]
+        masks = [(keys.self_mask_keys(secrets.seeds[SELF_MASK], self._context, self._id, fields), 1)]
         for index in np.flatnonzero(self._shared[self._place.neighbours]).tolist():
             peer = self._place.peers[index]
             theirs = secrets.mask_keys[index]
@@ -320,7 +392,7 @@ class Client:
             masks.append((agreed, 1 if self._id < peer else -1))
         return masks
 
-    def _on_survivors(self, data: bytes, secrets: _Secrets) -> bytes:
+    def _on_survivors(self, data: bytes, secrets: Secrets) -> bytes:
         place = self._place
         survivors = self._codec.decode_survivors(data, clients=place.clients)
         if (survivors & ~self._shared).any() or not survivors[place.own]:
@@ -329,24 +401,52 @@ class Client:
         self._require(total, self._parameters.minimum_survivors, "survivors")
         held = int(np.count_nonzero(survivors[place.holders]))
         self._require(held, self._parameters.threshold, "share holders")
+        self._survivors = survivors
+        return self._tag(secrets) if self._parameters.is_malicious else self._unmask(secrets)
+
+    def _surviving_neighbours(self) -> list[int]:
+        """Indices into the neighbour lists of those in U3."""
+        indices: list[int] = np.flatnonzero(self._survivors[self._place.neighbours]).tolist()
+        return indices
+
+    def _tag(self, secrets: Secrets) -> bytes:
+        """Tell every neighbour in U3, under the key of that direction, which U2 and U3 this client saw."""
+        sets = sets_of(bitmap(self._shared), bitmap(self._survivors))
+        tags = []
+        for index in self._surviving_neighbours():
+            statement = consistency_statement(self._context, self._id, self._place.peers[index], sets)
+            tags.append(hmac.digest(secrets.tag_keys[index][0], statement, "sha256"))
+        return self._codec.encode_consistency(tags)
+
+    def _on_tags(self, data: bytes, secrets: Secrets) -> bytes:
+        """Count the holders that saw the same sets, this client included; a bad tag is a missing tag."""
+        indices = self._surviving_neighbours()
+        tags = self._codec.decode_tags(data, neighbours=len(indices))
+        sets = sets_of(bitmap(self._shared), bitmap(self._survivors))
+        valid = 1
+        for index, tag in zip(indices, tags, strict=True):
+            statement = consistency_statement(self._context, self._place.peers[index], self._id, sets)
+            due = hmac.digest(secrets.tag_keys[index][1], statement, "sha256")
+            valid += hmac.compare_digest(tag, due)
+        self._require(valid, self._parameters.threshold, "share holders that saw the same sets")
+        return self._unmask(secrets)
+
+    def _unmask(self, secrets: Secrets) -> bytes:
+        """The one record due for every dealer whose shares this client holds; then the conditional ones."""
+        place, codec = self._place, self._codec
+        numbers = self._rule.revealed(self._parameters, self._shared, self._survivors)
         rows = [*secrets.rows[: place.own_place], secrets.own_row, *secrets.rows[place.own_place :]]
-        records = [
-            self._codec.record(row, _SELF_MASK if survives else _MASK_KEY)
-            for row, survives in zip(rows, survivors[place.holders].tolist(), strict=True)
+        held = [
+            (row, survives)
+            for row, survives in zip(rows, self._survivors[place.holders].tolist(), strict=True)
             if row is not None
         ]
-        return self._codec.encode_unmask(records)
+        records = [codec.record(row, SELF_MASK if survives else MASK_KEY) for row, survives in held]
+        for number in numbers:
+            index = CONDITIONAL + number - 1
+            records.extend(codec.record(row, index) for row, survives in held if survives)
+        return codec.encode_unmask(records)
 
     def _require(self, have: int, need: int, what: str) -> None:
         if have < need:
             raise TooFewClients(have, need, what)
-
-
-def _with_checks(values: npt.ArrayLike, vector: Vector) -> Words:
-    """The values followed by the check coordinates, as fresh words."""
-    if np.shape(values) != (vector.length,):
-        raise ParameterError(
-            f"the input {vector.name!r} has shape {np.shape(values)}; the round takes ({vector.length},)"
-        )
-    checks = np.ones(vector.checks, word_dtype(vector.modulus_bits))
-    return np.concatenate([as_words(values, vector.modulus_bits), checks])

@@ -29,10 +29,10 @@ from secagg.errors import AuthenticationFailed, MalformedMessage
 
 __all__ = [
     "SEAL_OVERHEAD",
-    "ChannelKeys",
     "KeyPair",
-    "channel_keys",
+    "channel_root",
     "derive_mask_pair",
+    "directional",
     "is_sound",
     "mask_keys",
     "new_channel_pair",
@@ -68,17 +68,6 @@ class KeyPair(NamedTuple):
 
     def __repr__(self) -> str:
         return f"KeyPair(public={self.public.hex()})"
-
-
-class ChannelKeys(NamedTuple):
-    """Keys between this client and one neighbour; `root` is what the tag keys are derived from."""
-
-    seal: bytes
-    open: bytes
-    root: bytes
-
-    def __repr__(self) -> str:
-        return "ChannelKeys(...)"
 
 
 def new_channel_pair(random: bytes) -> KeyPair:
@@ -136,23 +125,26 @@ _HIGH_WORD = np.uint64(0x7FFF_FFFF_FFFF_FFFF)
 _LOW_WORDS = np.array([int.from_bytes(point[:8], "little") for point in _LOW_ORDER], np.uint64)
 
 
-def channel_keys(own: KeyPair, peer: bytes, context: bytes, me: int, them: int) -> ChannelKeys:
-    """Agree with a neighbour on the keys of both directions.
+def channel_root(own: KeyPair, peer: bytes, context: bytes, them: int) -> bytes:
+    """Agree with a neighbour on the root of the keys of both directions.
 
     Raises:
         MalformedMessage: the neighbour's key is of low order.
     """
-    root = HKDF.extract(_SHA256, context, _exchange(own, peer, them))
-    out = pair_fields(me, them, own.public, peer)
-    back = pair_fields(them, me, peer, own.public)
-    return ChannelKeys(
-        seal=HKDFExpand(_SHA256, KEY_BYTES, _SEAL + out).derive(root),
-        open=HKDFExpand(_SHA256, KEY_BYTES, _SEAL + back).derive(root),
-        root=root,
+    return HKDF.extract(_SHA256, context, _exchange(own, peer, them))
+
+
+def directional(
+    label: str, root: bytes, own_key: bytes, peer: bytes, *, me: int, them: int
+) -> tuple[bytes, bytes]:
+    """Derive one purpose's keys of both directions: (from me to them, from them to me)."""
+    prefix = enc(label)
+    there = prefix + pair_fields(me, them, own_key, peer)
+    back = prefix + pair_fields(them, me, peer, own_key)
+    return (
+        HKDFExpand(_SHA256, KEY_BYTES, there).derive(root),
+        HKDFExpand(_SHA256, KEY_BYTES, back).derive(root),
     )
-
-
-_SEAL = enc("seal")
 
 
 def mask_keys(

@@ -10,13 +10,19 @@ Every message is a 38-byte header (magic, version, kind, session) and a body of 
 | kind | body |
 | --- | --- |
 | offer | server nonce (32), canonical parameters |
-| advertise | channel key (32), mask key (32) |
+| advertise | channel key (32), mask key (32), * signature (64) |
 | roster | per client, ascending: id (8, big-endian), its advertise body |
-| share | commitment of b (32), one sealed row per neighbour |
-| inbox | bitmap of U2 over the roster, the sealed row of every neighbour in U2 |
+| share | commitments of b and of m conditional secrets (32 each), a sealed row per neighbour, * a hash row per holder |
+| inbox | bitmap of U2 over the roster, the sealed row, * then the hash row, of every neighbour in U2 |
 | masked_input | bitmap of complaints over the neighbours, every vector packed |
 | survivors | bitmap of U3 over the roster |
-| unmask | one share record per dealer in U2 among the holder's list, its complaints left out |
+| consistency | * a tag (32) for every neighbour in U3 |
+| tags | * the tag (32) from every neighbour in U3, zeros where it sent none |
+| unmask | a share record per dealer in U2 among the holder's list, its complaints left out; then, for every
+  revealed conditional secret, a record per such dealer in U3 |
+
+Fields marked * exist in malicious mode only. A share record is a salt (16, malicious mode) and a share (36); a
+sealed row holds the records of b, of the mask key's seed and of m conditional secrets; a hash row their hashes.
 
 A change of any byte here must raise `secagg.binding.PROTOCOL_VERSION`; `tests/vectors` pins the bytes.
 
@@ -35,13 +41,14 @@ import numpy.typing as npt
 
 from secagg.binding import PROTOCOL_VERSION, enc
 from secagg.errors import MalformedMessage
+from secagg.identities import SIGNATURE_BYTES
 from secagg.keys import KEY_BYTES, SEAL_OVERHEAD
 from secagg.parameters import RoundParameters
 from secagg.phases import Kind
 from secagg.ring import packed_size
 from secagg.shamir import PRIME, SHARE_BYTES
 
-__all__ = ["HEADER_BYTES", "Codec", "Mask", "Roster", "decode_offer", "encode_offer", "kind_of"]
+__all__ = ["HEADER_BYTES", "Codec", "Mask", "Roster", "bitmap", "decode_offer", "encode_offer", "kind_of"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -49,6 +56,7 @@ HASH_BYTES = 32
 ID_BYTES = 8
 _HEADER = struct.Struct(">4sBB32s")
 HEADER_BYTES = _HEADER.size
+SALT_BYTES = 16
 _MAGIC = b"VSUM"
 _KINDS = frozenset(Kind)
 
@@ -90,12 +98,14 @@ class Roster(NamedTuple):
         ids: client ids, ascending.
         channel_keys: the channel keys, concatenated in that order.
         mask_keys: the mask keys, concatenated in that order.
+        signatures: the signatures, concatenated in that order; empty in semi-honest mode.
         hash: SHA-256 of the encoded roster; equal for equal rosters only.
     """
 
     ids: npt.NDArray[np.int64]
     channel_keys: bytes
     mask_keys: bytes
+    signatures: bytes
     hash: bytes
 
     def channel_key(self, position: int) -> bytes:
@@ -106,6 +116,10 @@ class Roster(NamedTuple):
         """The mask key of the client at `position`."""
         return self.mask_keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]
 
+    def signature(self, position: int) -> bytes:
+        """The signature of the client at `position`."""
+        return self.signatures[SIGNATURE_BYTES * position : SIGNATURE_BYTES * (position + 1)]
+
 
 class Codec:
     """Encoder and decoder of one session's messages.
@@ -115,15 +129,18 @@ class Codec:
         session: 32 bytes that every header carries.
     """
 
-    secrets = 2
-
     def __init__(self, parameters: RoundParameters, session: bytes) -> None:
+        malicious = parameters.is_malicious
         self._session = session
         self._clients = parameters.clients
-        self.advert_bytes = 2 * KEY_BYTES
-        self.record_bytes = SHARE_BYTES
+        self.secrets = 2 + parameters.conditional_secrets
+        self.salt_bytes = SALT_BYTES if malicious else 0
+        self.record_bytes = self.salt_bytes + SHARE_BYTES
         self.plain_row_bytes = self.secrets * self.record_bytes
         self.row_bytes = self.plain_row_bytes + SEAL_OVERHEAD
+        self.hash_row_bytes = self.secrets * HASH_BYTES if malicious else 0
+        self._signature_bytes = SIGNATURE_BYTES if malicious else 0
+        self._commitment_bytes = (1 + parameters.conditional_secrets) * HASH_BYTES
         self._packed = [packed_size(v.padded_length, v.modulus_bits) for v in parameters.vectors]
 
     def _encode(self, kind: Kind, *parts: bytes | memoryview) -> bytes:
@@ -142,13 +159,14 @@ class Codec:
             raise MalformedMessage(f"{name} belongs to another session", sender=sender)
         return memoryview(data)[HEADER_BYTES:]
 
-    def encode_advertise(self, channel_key: bytes, mask_key: bytes) -> bytes:
-        """Write both public keys."""
-        return self._encode(Kind.ADVERTISE, channel_key, mask_key)
+    def encode_advertise(self, publics: bytes, signature: bytes) -> bytes:
+        """Write both public keys and the signature."""
+        return self._encode(Kind.ADVERTISE, publics, signature)
 
-    def decode_advertise(self, data: bytes, *, sender: int) -> bytes:
-        """Return the body of an advertisement: channel key, mask key."""
-        return bytes(self._body(Kind.ADVERTISE, data, self.advert_bytes, sender))
+    def decode_advertise(self, data: bytes, *, sender: int) -> tuple[bytes, bytes]:
+        """Return both public keys, concatenated, and the signature."""
+        body = self._body(Kind.ADVERTISE, data, 2 * KEY_BYTES + self._signature_bytes, sender)
+        return bytes(body[: 2 * KEY_BYTES]), bytes(body[2 * KEY_BYTES :])
 
     def encode_roster(self, adverts: dict[int, bytes]) -> bytes:
         """Write the advertisements of all clients, ascending by id."""
@@ -157,53 +175,61 @@ class Codec:
 
     def decode_roster(self, data: bytes) -> Roster:
         """Read a roster; strictly ascending ids, no more clients than planned."""
-        width = ID_BYTES + self.advert_bytes
+        width = ID_BYTES + 2 * KEY_BYTES + self._signature_bytes
         count = min(max(len(data) - HEADER_BYTES, 0) // width, self._clients)
         body = self._body(Kind.ROSTER, data, count * width)
         rows = np.frombuffer(body, np.uint8).reshape(count, width)
         ids = rows[:, :ID_BYTES].copy().view(">u8").ravel().astype(np.int64)
         if count == 0 or ids[0] < 0 or (ids[1:] <= ids[:-1]).any():
             raise MalformedMessage("the ids of a roster must be ascending, each below 2^63")
-        keys = ID_BYTES + KEY_BYTES
+        channel, mask, signatures = np.split(rows[:, ID_BYTES:], (KEY_BYTES, 2 * KEY_BYTES), axis=1)
         digest = hashlib.sha256(enc("roster") + body).digest()
-        return Roster(
-            ids, rows[:, ID_BYTES:keys].tobytes(), rows[:, keys : keys + KEY_BYTES].tobytes(), digest
-        )
+        return Roster(ids, channel.tobytes(), mask.tobytes(), signatures.tobytes(), digest)
 
-    def encode_share(self, commitment: bytes, rows: Sequence[bytes]) -> bytes:
-        """Write the commitment and the sealed rows, in the order of the neighbours."""
-        return self._encode(Kind.SHARE, commitment, *rows)
+    def encode_share(
+        self, commitments: Sequence[bytes], rows: Sequence[bytes], hashes: Sequence[bytes]
+    ) -> bytes:
+        """Write the commitments, the sealed rows of the neighbours and the hash rows of the holders."""
+        return self._encode(Kind.SHARE, *commitments, *rows, *hashes)
 
-    def decode_share(self, data: bytes, *, neighbours: int, sender: int) -> tuple[bytes, bytes]:
-        """Return the commitment and the concatenated sealed rows."""
-        body = self._body(Kind.SHARE, data, HASH_BYTES + neighbours * self.row_bytes, sender)
-        return bytes(body[:HASH_BYTES]), bytes(body[HASH_BYTES:])
+    def decode_share(self, data: bytes, *, neighbours: int, sender: int) -> tuple[bytes, bytes, bytes]:
+        """Return commitments, sealed rows and hash rows, each concatenated."""
+        start = self._commitment_bytes
+        end = start + neighbours * self.row_bytes
+        body = self._body(Kind.SHARE, data, end + (neighbours + 1) * self.hash_row_bytes, sender)
+        return bytes(body[:start]), bytes(body[start:end]), bytes(body[end:])
 
     def holds_shares(self, row: bytes) -> bool:
         """Whether an opened row has its length and every word of its shares is in the field."""
-        return len(row) == self.plain_row_bytes and int(np.frombuffer(row, "<u2").max()) < PRIME
+        if len(row) != self.plain_row_bytes:
+            return False
+        words = np.frombuffer(row, "<u2").reshape(self.secrets, -1)[:, self.salt_bytes // 2 :]
+        return int(words.max()) < PRIME
 
     def record(self, row: bytes, secret: int) -> bytes:
         """The record of one secret out of an opened row."""
         return row[secret * self.record_bytes : (secret + 1) * self.record_bytes]
 
-    def encode_inbox(self, shared: Mask, rows: Sequence[bytes | memoryview]) -> bytes:
-        """Write U2 and the sealed rows of the receiver's neighbours in it."""
-        return self._encode(Kind.INBOX, _bitmap(shared), *rows)
+    def encode_inbox(
+        self, shared: Mask, rows: Sequence[bytes | memoryview], hashes: Sequence[bytes | memoryview]
+    ) -> bytes:
+        """Write U2 and the sealed rows and hash rows of the receiver's neighbours in it."""
+        return self._encode(Kind.INBOX, bitmap(shared), *rows, *hashes)
 
     def decode_inbox(
         self, data: bytes, *, clients: int, neighbours: npt.NDArray[np.int64]
-    ) -> tuple[Mask, memoryview]:
-        """Return U2 and the concatenated rows, one for exactly each neighbour in U2."""
+    ) -> tuple[Mask, memoryview, memoryview]:
+        """Return U2, and sealed rows and hash rows, one of each for exactly each neighbour in U2."""
         start = -(-clients // 8)
         shared = _mask(data[HEADER_BYTES : HEADER_BYTES + start], clients, None)
         rows = int(np.count_nonzero(shared[neighbours]))
-        body = self._body(Kind.INBOX, data, start + rows * self.row_bytes)
-        return shared, body[start:]
+        end = start + rows * self.row_bytes
+        body = self._body(Kind.INBOX, data, end + rows * self.hash_row_bytes)
+        return shared, body[start:end], body[end:]
 
     def encode_masked_input(self, complaints: Mask, packed: Sequence[bytes]) -> bytes:
         """Write the complaints about neighbours and the packed vectors."""
-        return self._encode(Kind.MASKED_INPUT, _bitmap(complaints), *packed)
+        return self._encode(Kind.MASKED_INPUT, bitmap(complaints), *packed)
 
     def decode_masked_input(self, data: bytes, *, neighbours: int, sender: int) -> tuple[Mask, list[bytes]]:
         """Return the complaints and the packed vectors."""
@@ -218,11 +244,28 @@ class Codec:
 
     def encode_survivors(self, survivors: Mask) -> bytes:
         """Write U3."""
-        return self._encode(Kind.SURVIVORS, _bitmap(survivors))
+        return self._encode(Kind.SURVIVORS, bitmap(survivors))
 
     def decode_survivors(self, data: bytes, *, clients: int) -> Mask:
         """Return U3."""
         return _mask(self._body(Kind.SURVIVORS, data, -(-clients // 8)), clients, None)
+
+    def encode_consistency(self, tags: Sequence[bytes]) -> bytes:
+        """Write the tags for the neighbours in U3."""
+        return self._encode(Kind.CONSISTENCY, *tags)
+
+    def decode_consistency(self, data: bytes, *, neighbours: int, sender: int) -> memoryview:
+        """Return the concatenated tags for the neighbours in U3."""
+        return self._body(Kind.CONSISTENCY, data, neighbours * HASH_BYTES, sender)
+
+    def encode_tags(self, tags: bytes) -> bytes:
+        """Write the concatenated tags from the neighbours in U3."""
+        return self._encode(Kind.TAGS, tags)
+
+    def decode_tags(self, data: bytes, *, neighbours: int) -> list[bytes]:
+        """Return the tags from the neighbours in U3."""
+        body = self._body(Kind.TAGS, data, neighbours * HASH_BYTES)
+        return [bytes(body[start : start + HASH_BYTES]) for start in range(0, len(body), HASH_BYTES)]
 
     def encode_unmask(self, records: Sequence[bytes | memoryview]) -> bytes:
         """Write share records, in the order of the holder's list."""
@@ -233,7 +276,7 @@ class Codec:
         return self._body(Kind.UNMASK, data, records * self.record_bytes, sender)
 
 
-def _bitmap(mask: Mask) -> bytes:
+def bitmap(mask: Mask) -> bytes:
     """Pack a set over positions, least significant bit first."""
     return np.packbits(mask, bitorder="little").tobytes()
 

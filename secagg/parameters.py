@@ -26,7 +26,7 @@ from typing import Literal
 
 from secagg.binding import enc, split
 from secagg.errors import ParameterError
-from secagg.graph import complete_threshold, graph_parameters
+from secagg.graph_parameters import complete_threshold, graph_parameters, unmet_conditions
 from secagg.ring import word_dtype
 
 __all__ = ["Adversary", "Graph", "KeyAgreement", "RoundParameters", "Vector"]
@@ -88,6 +88,8 @@ class RoundParameters:
         corruption: fraction of the planned clients that may collude with the server.
         adversary: "semi_honest", or "malicious" (an active server).
         key_agreement: "x25519".
+        conditional_secrets: m, extra seeds of every client; complete graph only in malicious mode.
+        reveal_rule: name of the rule that says which of them are revealed.
         minimum_survivors: floor M; a client helps to unmask no sum over fewer.
         task: what the rounds belong to; part of the single-use key.
         round: number of the round in its task, rising.
@@ -107,6 +109,8 @@ class RoundParameters:
     corruption: float
     adversary: Adversary
     key_agreement: KeyAgreement = "x25519"
+    conditional_secrets: int = 0
+    reveal_rule: str = ""
     minimum_survivors: int
     task: str
     round: int
@@ -133,6 +137,8 @@ class RoundParameters:
         threshold: int | None = None,
         adversary: Adversary = "semi_honest",
         key_agreement: KeyAgreement = "x25519",
+        conditional_secrets: int = 0,
+        reveal_rule: str = "",
         minimum_survivors: int | None = None,
         roster_hash: bytes = b"",
         security_bits: int = 40,
@@ -158,6 +164,8 @@ class RoundParameters:
             threshold: t.
             adversary: "semi_honest" or "malicious".
             key_agreement: how pairs agree on keys.
+            conditional_secrets: m.
+            reveal_rule: name of their rule.
             minimum_survivors: floor M on the clients in the sum; the threshold where it is left out.
             roster_hash: malicious mode: hash of the trusted identity keys.
             security_bits: sigma.
@@ -196,6 +204,8 @@ class RoundParameters:
             corruption=float(corruption),
             adversary=adversary,
             key_agreement=key_agreement,
+            conditional_secrets=conditional_secrets,
+            reveal_rule=reveal_rule,
             minimum_survivors=threshold if minimum_survivors is None else minimum_survivors,
             task=task,
             round=round,
@@ -211,6 +221,7 @@ class RoundParameters:
         _within("the number of clients", self.clients, 2, MAX_CLIENTS)
         _within("the round", self.round, 0, 2**63 - 1)
         _within("the threshold", self.threshold, 2, self.neighbours + 1)
+        _within("the number of conditional secrets", self.conditional_secrets, 0, 1000)
         _within("the floor of survivors", self.minimum_survivors, 2, self.clients)
         if self.graph == "complete":
             _within("the neighbours of a complete graph", self.neighbours, self.clients - 1, self.clients - 1)
@@ -224,9 +235,43 @@ class RoundParameters:
             )
         if len(self.model_hash) != 32:
             raise ParameterError(f"the model hash has {len(self.model_hash)} bytes; it takes 32")
+        if self.is_malicious:
+            self._require_malicious_conditions()
         names = [vector.name for vector in self.vectors]
         if not names or len(set(names)) != len(names):
             raise ParameterError(f"the vectors are named {names}; give at least one, each its own name")
+
+    def _require_malicious_conditions(self) -> None:
+        """Refuse what an active server could exploit: weak k and t, no trusted roster, non-unique sets."""
+        if len(self.roster_hash) != 32:
+            raise ParameterError("malicious mode needs the hash of a trusted roster of identity keys")
+        if self.conditional_secrets and self.graph == "sparse":
+            raise ParameterError("conditional secrets against an active server need graph='complete'")
+        if self.graph == "complete":
+            needed = complete_threshold(self.clients, dropout=self.dropout, corruption=self.corruption)
+            unmet: tuple[str, ...] = () if self.threshold >= needed else ("the complete graph's bound",)
+        else:
+            least = _least_roster(self.clients)
+            unmet = unmet_conditions(
+                least,
+                self.neighbours,
+                self.threshold,
+                dropout=self.dropped / least,
+                corruption=self.corrupted / least,
+                adversary="malicious",
+                security_bits=self.security_bits,
+                failure_bits=self.failure_bits,
+            )
+        if unmet:
+            raise ParameterError(
+                f"{self.neighbours} neighbours with threshold {self.threshold} do not meet {', '.join(unmet)} "
+                "against an active server; let RoundParameters.choose find them"
+            )
+
+    @property
+    def dropped(self) -> int:
+        """D: how many clients may go silent; absolute, from the planned clients."""
+        return math.floor(self.dropout * self.clients + 1e-9)
 
     @property
     def corrupted(self) -> int:
@@ -238,7 +283,7 @@ class RoundParameters:
         """Fewest advertised clients a client goes on with."""
         least = max(self.threshold, self.minimum_survivors)
         if self.adversary == "malicious":
-            return max(least, math.ceil(_ROSTER_SHARE * self.clients))
+            return max(least, _least_roster(self.clients))
         return least
 
     @property
@@ -275,15 +320,20 @@ def _choose_graph(
     """Neighbours and threshold of the graph asked for; "auto" is sparse where feasible with k < n/2.
 
     Where a fraction of a few clients comes to nobody, "auto" still plans for one: a ring on which nobody may
-    drop out is no choice to make for anyone.
+    drop out is no choice to make for anyone. In malicious mode k and t hold for the smallest roster that
+    clients accept, with the same absolute numbers of corrupted and silent clients.
     """
     if graph != "complete":
-        least = 1 / clients if graph == "auto" else 0.0
+        least = 1 if graph == "auto" else 0
+        dropped, corrupted = (
+            max(math.floor(limits[name] * clients + 1e-9), least) for name in ("dropout", "corruption")
+        )
+        roster = _least_roster(clients) if adversary == "malicious" else clients
         try:
             sparse = graph_parameters(
-                clients,
-                dropout=max(limits["dropout"], least),
-                corruption=max(limits["corruption"], least),
+                roster,
+                dropout=dropped / roster,
+                corruption=corrupted / roster,
                 adversary=adversary,
                 security_bits=bits["security_bits"],
                 failure_bits=bits["failure_bits"],
@@ -295,6 +345,11 @@ def _choose_graph(
             if graph == "sparse" or 2 * sparse.neighbours < clients:
                 return "sparse", sparse.neighbours, sparse.threshold
     return "complete", clients - 1, complete_threshold(clients, **limits)
+
+
+def _least_roster(clients: int) -> int:
+    """Fewest clients of a roster that a client accepts from a server it does not trust: nine tenths."""
+    return max(2, math.ceil(_ROSTER_SHARE * clients - 1e-9))
 
 
 def _within(what: str, value: int, least: int, most: int) -> None:

@@ -1,107 +1,178 @@
-"""The shares that come back at the end of a round, and the seeds recovered from them in batches.
+"""The shares that come back at the end of a round: checked, kept, and turned into seeds in batches.
 
-Every client deals shares of its seeds to its holders (its neighbours and itself, ascending; the share at
-point x goes to the x-th). Bonawitz et al. 2017, Fig. 4, round 4: any `threshold` of them give a seed back.
+Every client deals shares of its secrets to its holders (its neighbours and itself, ascending; the share at
+point x goes to the x-th). Bonawitz et al. 2017, Fig. 4, round 4: any `threshold` of them give a secret back.
 Invariants:
 
-- one 36-byte share per dealer and holder: the table has no room for both shares of a client;
-- a holder answers for exactly the dealers in U2 among its list that it did not complain about.
+- a *slot* holds one share per dealer and holder; slot 0 is for the self-mask seed of a client in the sum or
+  the mask-key seed of one that is not, so that there is no room for both; slot j for conditional secret j;
+- a holder answers for exactly the dealers in U2 among its list that it did not complain about;
+- in malicious mode a share that does not match the dealer's hash is not used, so any `threshold` honest
+  holders suffice, and blame follows from what was committed: see `Fault`.
 
-Not here: what a recovered seed is checked against and used for (`secagg.server`).
+Not here: what a recovered secret is checked against and used for (`secagg.server`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from secagg.binding import share_hash
+from secagg.dealing import CONDITIONAL, MASK_KEY, SELF_MASK
 from secagg.errors import MalformedMessage, TooFewClients
-from secagg.messages import Mask
-from secagg.shamir import PRIME, reconstruct
+from secagg.graph import Positions
+from secagg.messages import HASH_BYTES, Codec, Mask
+from secagg.routing import Routing
+from secagg.shamir import PRIME, Shares, consistent, reconstruct
 
-__all__ = ["ShareTable"]
+__all__ = ["Answer", "Fault", "ShareTable"]
 
-Positions = npt.NDArray[np.int64]
+
+class Fault(NamedTuple):
+    """Something that an honest server can show about a round; counted, nobody is banned for it.
+
+    A holder alone: it revealed a share that is not the one its dealer committed to and that it had accepted.
+    A dealer alone: it committed to shares that do not give what it committed to. Both: the holder complained
+    in time, so either the dealer dealt it a bad share or it complained about a good one.
+
+    Attributes:
+        dealer: id of the dealer under suspicion, or None.
+        holder: id of the holder under suspicion, or None.
+        reason: what was seen.
+    """
+
+    dealer: int | None
+    holder: int | None
+    reason: str
+
+
+class Answer(NamedTuple):
+    """Which records a holder owes: their slots, dealers (positions), places in the dealer's list, secrets."""
+
+    slots: Positions
+    dealers: Positions
+    places: Positions
+    secrets: Positions
 
 
 class ShareTable:
-    """Shares by dealer and point.
+    """Shares by slot, dealer and point.
 
     Args:
-        holders: row u lists the positions of client u's holders, ascending; holding is mutual.
-        threshold: shares that give a seed back.
+        routing: who holds whose shares.
+        ids: client ids by position.
+        codec: the session's codec.
+        context: the round's context.
+        threshold: shares that give a secret back.
     """
 
-    def __init__(self, holders: Positions, *, threshold: int) -> None:
-        clients, width = holders.shape
-        self._holders = holders
+    def __init__(
+        self, routing: Routing, *, ids: Sequence[int], codec: Codec, context: bytes, threshold: int
+    ) -> None:
+        self._holders = routing.holders
+        self._places = routing.places
+        self._ids = ids
+        self._codec = codec
+        self._context = context
         self._threshold = threshold
-        by_holder = np.argsort(holders.ravel(), kind="stable").reshape(clients, width)
-        self._places = (by_holder % width).astype(np.int32)
-        self._withheld = np.zeros((clients, width), np.bool_)
-        self._given = np.zeros((clients, width), np.bool_)
-        self._shares = np.zeros((clients, width, 18), np.uint16)
+        self._withheld = np.zeros(routing.holders.shape, np.bool_)
+        self._hashes: dict[int, bytes] = {}
+        self._given: list[Mask] = []
+        self._shares: list[Shares] = []
+        self.faults: list[Fault] = []
 
-    def neighbours(self, client: int) -> Positions:
-        """Positions of the neighbours of a client, ascending."""
-        row: Positions = self._holders[client]
-        return np.delete(row, np.searchsorted(row, client))
+    def keep_hashes(self, dealer: int, hashes: bytes) -> None:
+        """Keep a dealer's hash rows; a dealer without any is not checked (semi-honest mode)."""
+        if hashes:
+            self._hashes[dealer] = hashes
 
-    @property
-    def width(self) -> int:
-        """Holders per client."""
-        width: int = self._holders.shape[1]
-        return width
-
-    def rows_for(self, holder: int, shared: Mask) -> Iterator[tuple[int, int]]:
-        """Yield every neighbour in U2 and which of its sealed rows is for `holder`."""
-        for dealer, place in zip(self._holders[holder].tolist(), self._places[holder].tolist(), strict=True):
-            if shared[dealer] and dealer != holder:
-                yield dealer, place - (holder > dealer)
+    def hash_row(self, dealer: int, place: int) -> memoryview:
+        """The hash row of one holder of a dealer."""
+        width = self._codec.hash_row_bytes
+        return memoryview(self._hashes.get(dealer, b""))[place * width : (place + 1) * width]
 
     def withhold(self, holder: int, complaints: Mask) -> None:
-        """Note which neighbours' shares `holder` could not open and will not answer for."""
+        """Note which neighbours' shares `holder` could not open or did not find as promised."""
         others = self._holders[holder] != holder
-        dealers, places = self._holders[holder][others], self._places[holder][others]
-        self._withheld[dealers[complaints], places[complaints]] = True
+        dealers, places = self._holders[holder][others][complaints], self._places[holder][others][complaints]
+        self._withheld[dealers, places] = True
+        for dealer in dealers.tolist():
+            self.faults.append(
+                Fault(self._ids[dealer], self._ids[holder], "the holder complained of its share")
+            )
 
-    def due(self, holder: int, shared: Mask) -> int:
-        """How many records `holder` answers with."""
-        return int(np.count_nonzero(self._answers(holder, shared)))
+    def open_slots(self, count: int) -> None:
+        """Make room for the secrets that are to be recovered."""
+        self._given = [np.zeros(self._holders.shape, np.bool_) for _ in range(count)]
+        self._shares = [np.zeros((*self._holders.shape, 18), np.uint16) for _ in range(count)]
 
-    def _answers(self, holder: int, shared: Mask) -> Mask:
-        dealers = self._holders[holder]
-        answers: Mask = shared[dealers] & ~self._withheld[dealers, self._places[holder]]
-        return answers
+    def answer(self, holder: int, shared: Mask, survivors: Mask, numbers: Sequence[int]) -> Answer:
+        """What `holder` owes: slot 0 for its dealers in U2, then each conditional secret for those in U3."""
+        dealers, places = self._holders[holder], self._places[holder]
+        owed = shared[dealers] & ~self._withheld[dealers, places]
+        alive = survivors[dealers]
+        first = np.flatnonzero(owed)
+        later = np.flatnonzero(owed & alive)
+        rows = np.concatenate([first, np.tile(later, len(numbers))])
+        slots = np.repeat(np.arange(len(numbers) + 1), [len(first)] + [len(later)] * len(numbers))
+        secrets = np.repeat(np.array([0, *(CONDITIONAL - 1 + n for n in numbers)]), np.bincount(slots))
+        secrets[: len(first)] = np.where(alive[first], SELF_MASK, MASK_KEY)
+        return Answer(slots, dealers[rows], places[rows], secrets)
 
-    def put(self, holder: int, shared: Mask, records: memoryview) -> None:
-        """Take the records of one holder.
+    def put(self, holder: int, answer: Answer, records: memoryview) -> None:
+        """Take the records of one holder; those that do not match their hash are left out and named.
 
         Raises:
             MalformedMessage: a word that is not in the field; nothing was taken.
         """
-        words = np.frombuffer(records, "<u2").reshape(-1, 18)
+        salt = self._codec.salt_bytes
+        rows = np.frombuffer(records, np.uint8).reshape(-1, self._codec.record_bytes)
+        words = np.ascontiguousarray(rows[:, salt:]).view("<u2")
         if words.size and int(words.max()) >= PRIME:
-            raise MalformedMessage(f"a share holds a word that is not below {PRIME}")
-        answers = self._answers(holder, shared)
-        dealers, places = self._holders[holder][answers], self._places[holder][answers]
-        self._shares[dealers, places] = words
-        self._given[dealers, places] = True
+            raise MalformedMessage(
+                f"a share holds a word that is not below {PRIME}", sender=self._ids[holder]
+            )
+        good = np.ones(len(words), np.bool_)
+        if salt:
+            width = self._codec.record_bytes
+            for index, (_, dealer, place, secret) in enumerate(
+                zip(*(a.tolist() for a in answer), strict=True)
+            ):
+                record = records[index * width : (index + 1) * width]
+                good[index] = self._matches(record, dealer, holder, place, secret)
+        for slot in range(len(self._shares)):
+            taken = good & (answer.slots == slot)
+            dealers, places = answer.dealers[taken], answer.places[taken]
+            self._shares[slot][dealers, places] = words[taken]
+            self._given[slot][dealers, places] = True
 
-    def recover(self, dealers: Positions, ids: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
-        """Yield each dealer with its seed (None where the words are out of range), in any order.
+    def _matches(self, record: memoryview, dealer: int, holder: int, place: int, secret: int) -> bool:
+        """Whether a record is the one that the dealer committed to; names the holder otherwise."""
+        salt = self._codec.salt_bytes
+        ids = self._ids
+        found = share_hash(
+            self._context, ids[dealer], ids[holder], secret, bytes(record[:salt]), bytes(record[salt:])
+        )
+        if found == self.hash_row(dealer, place)[secret * HASH_BYTES : (secret + 1) * HASH_BYTES]:
+            return True
+        self.faults.append(Fault(None, ids[holder], "it revealed another share than it had accepted"))
+        return False
+
+    def recover(self, slot: int, dealers: Positions) -> Iterator[tuple[int, bytes | None]]:
+        """Yield each dealer with its secret (None where the words are out of range), in any order.
 
         Dealers whose shares came from the same points are recovered together.
 
         Raises:
             TooFewClients: a dealer has fewer shares than the threshold.
         """
-        given = self._given[dealers]
+        given = self._given[slot][dealers]
         have = given.sum(axis=1)
         if len(have) and have.min() < self._threshold:
-            client = ids[dealers[int(have.argmin())]]
+            client = self._ids[dealers[int(have.argmin())]]
             raise TooFewClients(int(have.min()), self._threshold, f"share holders of client {client}")
         first = np.argsort(~given, axis=1, kind="stable")[:, : self._threshold]
         patterns, group = np.unique(first, axis=0, return_inverse=True)
@@ -109,5 +180,14 @@ class ShareTable:
         bounds = np.searchsorted(group.ravel()[order], np.arange(len(patterns) + 1))
         for index, places in enumerate(patterns):
             members = dealers[order[bounds[index] : bounds[index + 1]]]
-            shares = self._shares[members[:, np.newaxis], places]
+            shares = self._shares[slot][members[:, np.newaxis], places]
             yield from zip(members.tolist(), reconstruct((places + 1).tolist(), shares), strict=True)
+
+    def blame_dealer(self, slot: int, dealer: int) -> None:
+        """Name a dealer whose committed shares do not give what it committed to."""
+        places = np.flatnonzero(self._given[slot][dealer])
+        shares = self._shares[slot][dealer, places][np.newaxis]
+        on_one = consistent((places + 1).tolist(), shares, threshold=self._threshold)[0]
+        reason = "another secret than it committed to" if on_one else "no secret at all"
+        fault = Fault(self._ids[dealer], None, f"the shares it committed to give {reason}")
+        self.faults.append(fault)

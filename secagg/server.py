@@ -18,29 +18,42 @@ Not here: the batch recovery of seeds (`secagg.recovery`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secagg import keys
-from secagg.binding import commitment, context_of, ring_seed, session_of, vector_fields
+from secagg.binding import (
+    advert_statement,
+    commitment,
+    conditional_commitment,
+    context_of,
+    ring_seed,
+    session_of,
+    vector_fields,
+)
+from secagg.conditional import RevealRule, checked_rule
 from secagg.entropy import Entropy, system_entropy
 from secagg.errors import (
     AuthenticationFailed,
     DuplicateMessage,
     LocalProtocolError,
     MalformedMessage,
+    ParameterError,
     TooFewClients,
     UnexpectedMessage,
 )
-from secagg.graph import holder_table
+from secagg.graph import Positions, holder_table
+from secagg.identities import IdentityRoster
 from secagg.masking import apply_masks
-from secagg.messages import Codec, Mask, Roster, encode_offer, kind_of
+from secagg.messages import HASH_BYTES, Codec, Mask, Roster, encode_offer, kind_of
 from secagg.parameters import RoundParameters
 from secagg.phases import ADVANCE, SERVER, Kind, Phase, after
-from secagg.recovery import ShareTable
+from secagg.recovery import Fault, ShareTable
 from secagg.ring import Words, add_packed, reduce, unpack, word_dtype
+from secagg.routing import Routing
 
 __all__ = ["Server", "Sum"]
 
@@ -53,10 +66,12 @@ class Sum(NamedTuple):
     Attributes:
         totals: for each vector, the survivors' sum modulo 2^bits.
         survivors: ids of the clients in the sum, ascending.
+        revealed: for each survivor, its revealed conditional secrets by number.
     """
 
     totals: dict[str, Words]
     survivors: tuple[int, ...]
+    revealed: dict[int, dict[int, bytes]]
 
 
 class Server:
@@ -68,12 +83,27 @@ class Server:
         parameters: the round.
         entropy: where the nonce and the key of the duplicate check come from.
         threads: threads that expand masks at the end.
+        identities: malicious mode: the trusted roster.
+        rule: the rule of the conditional secrets, if the round has any.
+
+    Raises:
+        ParameterError: a roster or rule that does not fit the parameters.
     """
 
     def __init__(
-        self, parameters: RoundParameters, *, entropy: Entropy = system_entropy, threads: int = 1
+        self,
+        parameters: RoundParameters,
+        *,
+        entropy: Entropy = system_entropy,
+        threads: int = 1,
+        identities: IdentityRoster | None = None,
+        rule: RevealRule | None = None,
     ) -> None:
+        if (identities.hash if identities else b"") != parameters.roster_hash:
+            raise ParameterError("the trusted roster is not the one that the parameters name")
         self._parameters = parameters
+        self._identities = identities
+        self._rule = checked_rule(parameters, rule)
         self._threads = threads
         self._phase = Phase.ADVERTISE
         self._table = SERVER[parameters.adversary]
@@ -87,12 +117,14 @@ class Server:
         self._public_keys: set[bytes] = set()
         self._fields = [vector_fields(index, vector) for index, vector in enumerate(parameters.vectors)]
         self._commitments: dict[int, bytes] = {}
+        self._numbers: list[int] = []
         self._sealed: dict[int, bytes] = {}
         self._totals = [np.zeros(v.padded_length, word_dtype(v.modulus_bits)) for v in parameters.vectors]
         self._broadcast = self._offer
         self._expected: dict[int, int] = {}
         self._roster: Roster
         self._context: bytes
+        self._routing: Routing
         self._shares: ShareTable
         self._ids: list[int]
         self._shared: Mask
@@ -119,6 +151,11 @@ class Server:
             raise LocalProtocolError(f"there is no sum in phase {self._phase.value}")
         return self._sum
 
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What the shares so far say about who did wrong; empty before the shares go out."""
+        return () if self._phase in (Phase.ADVERTISE, Phase.SHARE) else tuple(self._shares.faults)
+
     def __repr__(self) -> str:
         return f"Server(phase={self._phase.value}, arrived={len(self._arrived)})"
 
@@ -136,6 +173,8 @@ class Server:
             raise LocalProtocolError(f"client {client_id} has no part in stage {self._phase.value}")
         if self._phase is Phase.MASKED_INPUT:
             return self._inbox(self._expected[client_id])
+        if self._phase is Phase.UNMASK and self._parameters.is_malicious:
+            return self._codec.encode_tags(self._routing.tags_for(self._expected[client_id], self._survivors))
         return self._broadcast
 
     def receive(self, sender: int, data: bytes) -> None:
@@ -183,6 +222,8 @@ class Server:
                 self._close_share()
             elif self._phase is Phase.MASKED_INPUT:
                 self._close_masked_input()
+            elif self._phase is Phase.CONSISTENCY:
+                self._close_consistency()
             else:
                 self._sum = self._unmask()
             phase = following
@@ -197,37 +238,47 @@ class Server:
             self._on_share(sender, data)
         elif kind is Kind.MASKED_INPUT:
             self._on_masked_input(sender, data)
+        elif kind is Kind.CONSISTENCY:
+            self._on_consistency(sender, data)
         else:
             self._on_unmask(sender, data)
 
     def _on_advertise(self, sender: int, data: bytes) -> None:
-        advert = self._codec.decode_advertise(data, sender=sender)
+        publics, signature = self._codec.decode_advertise(data, sender=sender)
         if not 0 <= sender < 2**63 or len(self._adverts) >= self._parameters.clients:
             raise UnexpectedMessage(
                 f"client {sender} is one more than the {self._parameters.clients} planned, or has no valid id",
                 sender=sender,
             )
-        keys.refuse_unsound(advert, [sender] * (len(advert) // keys.KEY_BYTES))
-        for key in (advert[: keys.KEY_BYTES], advert[keys.KEY_BYTES :]):
-            if key in self._public_keys:
-                raise MalformedMessage(f"client {sender} advertises another client's key", sender=sender)
-        self._public_keys.update((advert[: keys.KEY_BYTES], advert[keys.KEY_BYTES :]))
-        self._adverts[sender] = advert
+        own = [publics[: keys.KEY_BYTES], publics[keys.KEY_BYTES :]]
+        keys.refuse_unsound(publics, [sender, sender])
+        if not self._public_keys.isdisjoint(own):
+            raise MalformedMessage(f"client {sender} advertises another client's key", sender=sender)
+        if self._identities is not None:
+            statement = advert_statement(self._session, sender, self._parameters.roster_hash, publics)
+            self._identities.verify(sender, signature, statement)
+        self._public_keys.update(own)
+        self._adverts[sender] = publics + signature
 
     def _on_share(self, sender: int, data: bytes) -> None:
-        neighbours = self._shares.width - 1
-        commitment_b, sealed = self._codec.decode_share(data, neighbours=neighbours, sender=sender)
-        self._commitments[sender] = commitment_b
-        self._sealed[self._expected[sender]] = sealed
+        position, neighbours = self._expected[sender], self._routing.width - 1
+        commitments, sealed, hashes = self._codec.decode_share(data, neighbours=neighbours, sender=sender)
+        self._commitments[position] = commitments
+        self._sealed[position] = sealed
+        self._shares.keep_hashes(position, hashes)
 
     def _on_masked_input(self, sender: int, data: bytes) -> None:
         position = self._expected[sender]
-        neighbours = self._shares.width - 1
-        complaints, packed = self._codec.decode_masked_input(data, neighbours=neighbours, sender=sender)
+        neighbours = self._routing.neighbours(position)
+        complaints, packed = self._codec.decode_masked_input(data, neighbours=len(neighbours), sender=sender)
+        if (complaints & ~self._shared[neighbours]).any():
+            raise MalformedMessage(
+                f"client {sender} complains about a client that shared nothing", sender=sender
+            )
         try:
             self._add(packed)
         except MalformedMessage as error:
-            raise MalformedMessage(str(error), sender=sender, phase=self._phase.value) from None
+            raise MalformedMessage(str(error), sender=sender) from None
         self._shares.withhold(position, complaints)
 
     def _add(self, packed: list[bytes]) -> None:
@@ -241,14 +292,17 @@ class Server:
         for total, values in zip(self._totals[:-1], earlier, strict=True):
             total += values
 
+    def _on_consistency(self, sender: int, data: bytes) -> None:
+        position = self._expected[sender]
+        alive = int(np.count_nonzero(self._survivors[self._routing.neighbours(position)]))
+        tags = self._codec.decode_consistency(data, neighbours=alive, sender=sender)
+        self._routing.put_tags(position, tags, self._survivors)
+
     def _on_unmask(self, sender: int, data: bytes) -> None:
         position = self._expected[sender]
-        due = self._shares.due(position, self._shared)
-        records = self._codec.decode_unmask(data, records=due, sender=sender)
-        try:
-            self._shares.put(position, self._shared, records)
-        except MalformedMessage as error:
-            raise MalformedMessage(str(error), sender=sender, phase=self._phase.value) from None
+        answer = self._shares.answer(position, self._shared, self._survivors, self._numbers)
+        records = self._codec.decode_unmask(data, records=len(answer.slots), sender=sender)
+        self._shares.put(position, answer, records)
 
     def _close_advertise(self) -> None:
         self._require(len(self._adverts), self._parameters.minimum_roster, "advertised clients")
@@ -259,8 +313,15 @@ class Server:
             len(self._roster.ids), neighbours=self._parameters.neighbours, seed=ring_seed(self._roster.hash)
         )
         self._require(holders.shape[1], self._parameters.threshold, "share holders")
-        self._shares = ShareTable(holders, threshold=self._parameters.threshold)
         self._ids = self._roster.ids.tolist()
+        self._routing = Routing(holders)
+        self._shares = ShareTable(
+            self._routing,
+            ids=self._ids,
+            codec=self._codec,
+            context=self._context,
+            threshold=self._parameters.threshold,
+        )
         self._expected = {client: position for position, client in enumerate(self._ids)}
         self._adverts, self._public_keys = {}, set()
 
@@ -271,6 +332,12 @@ class Server:
         self._survivors = self._those_who_answered("survivors")
         self._sealed = {}
         self._broadcast = self._codec.encode_survivors(self._survivors)
+        self._numbers = self._rule.revealed(self._parameters, self._shared, self._survivors)
+        self._shares.open_slots(1 + len(self._numbers))
+
+    def _close_consistency(self) -> None:
+        self._require(len(self._arrived), self._parameters.threshold, "clients that tagged their sets")
+        self._expected = {c: position for c, position in self._expected.items() if c in self._arrived}
 
     def _those_who_answered(self, what: str) -> Mask:
         """Narrow the expected clients to those that answered; as a set over positions."""
@@ -284,10 +351,12 @@ class Server:
     def _inbox(self, position: int) -> bytes:
         """The sealed rows of every neighbour in U2, for the client at `position`."""
         width = self._codec.row_bytes
-        rows = []
-        for dealer, place in self._shares.rows_for(position, self._shared):
-            rows.append(memoryview(self._sealed[dealer])[place * width : (place + 1) * width])
-        return self._codec.encode_inbox(self._shared, rows)
+        rows, hashes = [], []
+        for dealer, place in self._routing.rows_for(position, self._shared):
+            start = (place - (position > dealer)) * width
+            rows.append(memoryview(self._sealed[dealer])[start : start + width])
+            hashes.append(self._shares.hash_row(dealer, place))
+        return self._codec.encode_inbox(self._shared, rows, hashes)
 
     def _unmask(self) -> Sum:
         """Recover every seed, take the masks off, look at the check coordinates."""
@@ -304,38 +373,63 @@ class Server:
                 raise AuthenticationFailed(f"the masks of {vector.name!r} do not cancel; nothing is released")
             totals[vector.name] = total[: vector.length]
         self._totals = []
-        return Sum(totals, tuple(self._expected))
+        survivors = tuple(self._ids[position] for position in np.flatnonzero(self._survivors).tolist())
+        return Sum(totals, survivors, self._revealed())
 
     def _self_masks(self) -> Masks:
         """Keys of the self mask of everyone in the sum, to take off."""
         masks: Masks = []
-        for position, seed in self._shares.recover(np.flatnonzero(self._survivors), self._ids):
+        for position, seed in self._recover(0, np.flatnonzero(self._survivors)):
             client = self._ids[position]
-            if seed is None or commitment("b", self._context, client, seed) != self._commitments[client]:
-                raise self._bad_shares(client)
+            if commitment(self._context, client, seed) != self._commitments[position][:HASH_BYTES]:
+                raise self._bad_shares(0, position)
             masks.append((keys.self_mask_keys(seed, self._context, client, self._fields), -1))
         return masks
+
+    def _revealed(self) -> dict[int, dict[int, bytes]]:
+        """The conditional secrets that the rule reveals, each checked against its commitment."""
+        alive = np.flatnonzero(self._survivors)
+        revealed: dict[int, dict[int, bytes]] = {self._ids[p]: {} for p in alive.tolist()}
+        for slot, number in enumerate(self._numbers, start=1):
+            for position, seed in self._recover(slot, alive):
+                client = self._ids[position]
+                promised = self._commitments[position][number * HASH_BYTES : (number + 1) * HASH_BYTES]
+                if conditional_commitment(self._context, client, number, seed) != promised:
+                    raise self._bad_shares(slot, position)
+                revealed[client][number] = seed
+        return revealed
+
+    def _recover(self, slot: int, dealers: Positions) -> Iterator[tuple[int, bytes]]:
+        """Recover one secret of every dealer."""
+        for position, seed in self._shares.recover(slot, dealers):
+            if seed is None:
+                raise self._bad_shares(slot, position)
+            yield position, seed
 
     def _pairwise_masks(self) -> Masks:
         """Keys of the masks that the sum still holds of those who shared and sent no input."""
         masks: Masks = []
         dropped = np.flatnonzero(self._shared & ~self._survivors)
-        touching = [p for p in dropped.tolist() if self._survivors[self._shares.neighbours(p)].any()]
-        for position, seed in self._shares.recover(np.array(touching, np.int64), self._ids):
+        touching = [p for p in dropped.tolist() if self._survivors[self._routing.neighbours(p)].any()]
+        for position, seed in self._recover(0, np.array(touching, np.int64)):
             client = self._ids[position]
-            pair = None if seed is None else keys.derive_mask_pair(seed, self._session)
-            if pair is None or pair.public != self._roster.mask_key(position):
-                raise self._bad_shares(client)
-            neighbours = self._shares.neighbours(position)
+            pair = keys.derive_mask_pair(seed, self._session)
+            if pair.public != self._roster.mask_key(position):
+                raise self._bad_shares(0, position)
+            neighbours = self._routing.neighbours(position)
             for other in neighbours[self._survivors[neighbours]].tolist():
                 them, key = self._ids[other], self._roster.mask_key(other)
                 agreed = keys.mask_keys(pair, key, self._context, client, them, self._fields)
                 masks.append((agreed, -1 if them < client else 1))
         return masks
 
-    def _bad_shares(self, client: int) -> AuthenticationFailed:
+    def _bad_shares(self, slot: int, position: int) -> AuthenticationFailed:
+        client = self._ids[position]
+        if self._parameters.is_malicious:
+            self._shares.blame_dealer(slot, position)
         return AuthenticationFailed(
-            f"the shares of client {client} do not give what it committed to: its dealing or a holder is wrong"
+            f"the shares of client {client} do not give what it committed to; nothing is released",
+            sender=client,
         )
 
     def _require(self, have: int, need: int, what: str) -> None:

@@ -18,11 +18,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from secagg.client import Client, Inputs
+from secagg.client import Client
+from secagg.client_state import Inputs
+from secagg.conditional import RevealRule
 from secagg.entropy import Entropy, SeededEntropy, system_entropy
 from secagg.errors import ParameterError, TooFewClients
+from secagg.identities import Identity, IdentityRoster
 from secagg.parameters import Adversary, Graph, RoundParameters, Vector
 from secagg.phases import STAGES, Phase
+from secagg.recovery import Fault
 from secagg.ring import Words
 from secagg.server import Server
 
@@ -39,34 +43,43 @@ class RoundResult(NamedTuple):
         survivors: ids of the clients in the sum, ascending.
         bytes_up_per_client: largest number of bytes one client sent.
         bytes_down_per_client: largest number of bytes one client received.
+        revealed: for each survivor, its revealed conditional secrets by number.
+        faults: what the server saw go wrong with shares.
     """
 
     totals: dict[str, Words]
     survivors: tuple[int, ...]
     bytes_up_per_client: int
     bytes_down_per_client: int
+    revealed: dict[int, dict[int, bytes]]
+    faults: tuple[Fault, ...]
 
 
 def run_round(
     parameters: RoundParameters,
     client_ids: Sequence[int],
-    inputs: Callable[[int], Inputs],
+    inputs: Callable[..., Inputs],
     *,
     dropouts: Mapping[str, Iterable[int]] | None = None,
     entropy: SeededEntropy | None = None,
     record: Record | None = None,
     threads: int = 1,
+    identities: Mapping[int, Identity] | None = None,
+    rule: RevealRule | None = None,
 ) -> RoundResult:
     """Run a round between one server and its clients.
 
     Args:
         parameters: the round.
         client_ids: who takes part, each once.
-        inputs: called with a client's id when that client masks; one unsigned array per vector.
+        inputs: called with a client's id when that client masks; one unsigned array per vector. In a round
+            with conditional secrets it is called with the id and the client's own secrets.
         dropouts: stage name to the ids that are silent from it on.
         entropy: None is the operating system; a seeded source makes the round reproducible.
         record: called with (stage, sender, bytes) for everything the server receives.
         threads: threads on which the server expands masks.
+        identities: malicious mode: everyone's signing key; the trusted roster is made of them.
+        rule: the rule of the conditional secrets.
 
     Returns:
         The sums and their cost.
@@ -88,8 +101,25 @@ def run_round(
             f"{len(client_ids)} client ids were given; use at most {parameters.clients}, each once"
         )
     leaving = _leaving(dropouts or {})
-    server = Server(parameters, entropy=_own_entropy(entropy, "server"), threads=threads)
-    clients = {int(c): Client(parameters, int(c), entropy=_own_entropy(entropy, int(c))) for c in client_ids}
+    trusted = None if identities is None else IdentityRoster.of(identities)
+    server = Server(
+        parameters,
+        entropy=_own_entropy(entropy, "server"),
+        threads=threads,
+        identities=trusted,
+        rule=rule,
+    )
+    clients = {
+        int(client_id): Client(
+            parameters,
+            int(client_id),
+            entropy=_own_entropy(entropy, int(client_id)),
+            identity=None if identities is None else identities[client_id],
+            identities=trusted,
+            rule=rule,
+        )
+        for client_id in client_ids
+    }
     up, down = dict.fromkeys(clients, 0), dict.fromkeys(clients, 0)
     for stage in STAGES[parameters.adversary]:
         for client_id in sorted(leaving.get(stage, set()) & clients.keys()):
@@ -105,17 +135,20 @@ def run_round(
                 record(stage.value, client_id, answer)
             server.receive(client_id, answer)
         server.advance()
-    totals, survivors = server.result
-    return RoundResult(totals, survivors, max(up.values()), max(down.values()))
+    totals, survivors, revealed = server.result
+    return RoundResult(totals, survivors, max(up.values()), max(down.values()), revealed, server.faults)
 
 
-def _answer(client: Client, message: bytes, inputs: Callable[[int], Inputs]) -> bytes | None:
+def _answer(client: Client, message: bytes, inputs: Callable[..., Inputs]) -> bytes | None:
     """What the client answers; None where it left the round because too few of its neighbours remain."""
     try:
         answer = client.receive(message)
     except TooFewClients:
         return None
-    return client.mask(inputs(client.client_id)) if answer is None else answer
+    if answer is None:
+        own = client.conditional_secrets
+        return client.mask(inputs(client.client_id, own) if own else inputs(client.client_id))
+    return answer
 
 
 def _own_entropy(entropy: SeededEntropy | None, party: str | int) -> Entropy:
@@ -192,9 +225,11 @@ def simulate(
     lengths = {len(values) for values in inputs.values()}
     if len(lengths) != 1:
         raise ParameterError(f"the inputs have lengths {sorted(lengths)}; give one array each, equally long")
+    identities = {c: Identity.generate() for c in inputs} if adversary == "malicious" else None
     parameters = RoundParameters.choose(
         clients=len(inputs),
         vectors=[Vector("values", lengths.pop(), modulus_bits)],
+        roster_hash=b"" if identities is None else IdentityRoster.of(identities).hash,
         dropout=dropout,
         corruption=corruption,
         graph=graph,
@@ -213,5 +248,6 @@ def simulate(
         lambda client: {"values": inputs[client]},
         dropouts=dropouts,
         record=lambda *row: transcript.append(row),
+        identities=identities,
     )
     return Simulation(result.totals["values"], result.survivors, transcript, parameters)

@@ -42,13 +42,14 @@ def scripts(draw):
     if graph == "sparse":
         neighbours = 2 * draw(st.integers(1, (clients - 1) // 2))
     bits = draw(st.sampled_from([1, 2, 16, 24, 31, 32, 33, 62]))
-    return clients, draw(st.integers(1, 70)), bits, graph, neighbours, dropouts
+    adversary = draw(st.sampled_from(["semi_honest", "malicious"])) if graph == "complete" else "semi_honest"
+    return clients, draw(st.integers(1, 70)), bits, graph, neighbours, dropouts, adversary
 
 
 @settings(max_examples=60, deadline=None)
 @given(scripts(), st.randoms(use_true_random=False))
 def test_sum_is_the_survivors_plain_sum_or_a_typed_abort(script, random):
-    clients, length, bits, graph, neighbours, dropouts = script
+    clients, length, bits, graph, neighbours, dropouts, adversary = script
     inputs = {
         c: np.array(
             [random.choice((0, 2**bits - 1, random.getrandbits(bits))) for _ in range(length)]
@@ -65,13 +66,17 @@ def test_sum_is_the_survivors_plain_sum_or_a_typed_abort(script, random):
             neighbours=neighbours,
             threshold=None if neighbours is None else max(2, neighbours // 2 + 1),
             dropouts=dropouts,
+            adversary=adversary,
         )
     except TooFewClients as error:
         abort = error
     if abort is not None:
         assert abort.have < abort.need
-        assert graph == "sparse" or clients - silent.total() < abort.need
+        may_abort = graph == "sparse" or clients - silent.total() < abort.need
+        assert may_abort or (adversary == "malicious" and silent["advertise"] > clients / 10)
         return
+    if adversary == "malicious":
+        assert silent["advertise"] <= clients / 10
     early = silent["advertise"] + silent["share"] + silent["masked_input"]
     if graph == "complete":
         assert len(result.survivors) == clients - early
@@ -80,13 +85,26 @@ def test_sum_is_the_survivors_plain_sum_or_a_typed_abort(script, random):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("graph", ["complete", "sparse"])
-def test_survives_planned_dropouts_at_every_stage(stage, graph):
-    clients = 60
+@pytest.mark.parametrize(
+    ("graph", "adversary", "clients"),
+    [
+        ("complete", "semi_honest", 40),
+        ("sparse", "semi_honest", 60),
+        ("complete", "malicious", 40),
+        ("sparse", "malicious", 60),
+    ],
+)
+def test_survives_planned_dropouts_at_every_stage(stage, graph, adversary, clients):
     inputs = {c: np.full(5, c, np.uint32) for c in range(clients)}
-    gone = [3, 20, 41]
+    gone = [3, 20]
     result = simulate(
-        inputs, modulus_bits=20, graph=graph, dropout=0.05, corruption=0.05, dropouts={stage: gone}
+        inputs,
+        modulus_bits=20,
+        graph=graph,
+        dropout=0.05,
+        corruption=0.05,
+        dropouts={stage: gone},
+        adversary=adversary,
     )
     in_sum = set(range(clients)) - (set(gone) if stage in STAGES[:3] else set())
     assert set(result.survivors) == in_sum
