@@ -4,14 +4,10 @@
 privacy loss distribution of the Poisson-sampled Gaussian, both directions, the larger. *The server* knows the cohort:
 its cost is one client's own participations, at most its cap, unsampled, in closed form.
 
-Rules that keep an answer from being too small:
-- loss distributions are discretised upwards (connect the dots), on a grid fixed by the event alone, so that planning,
-  charging and stopping agree to the last digit;
-- Fourier transforms lose about 2^-56 of mass a round; sixteen times that is taken off delta first;
-- a pointwise factor exp(+-slack) a release costs 2 n slack of epsilon and a factor e^(n slack) of delta.
+A pointwise factor exp(+-slack) a release (`dp.tight`) costs 2 n slack of epsilon and a factor e^(n slack) of delta.
+The same function plans, charges and stops, so that a plan that fits its budget never runs over it by a rounding.
 
-Source: Koskela et al. 2020 (1906.03049); Doroshenko et al. 2022 (2207.04380), connect the dots.
-Not here: the closed form (`dp.gaussian`), the search for a noise multiplier (`dp.calibration`).
+Not here: loss distributions (`dp.pld`), the closed form (`dp.gaussian`), the search for noise (`dp.calibration`).
 """
 
 from __future__ import annotations
@@ -24,18 +20,16 @@ from typing import Any
 
 from dp import checks
 from dp.cohorts import PaddedPoisson
-from dp.errors import ParameterError, UnsupportedEvent
+from dp.errors import UnsupportedEvent
 from dp.events import Composed, Gaussian, Poisson
 from dp.gaussian import gaussian_epsilon
 from dp.mechanisms import DistributedDiscreteGaussian
+from dp.pld import poisson_epsilon
 from dp.privacy import Epsilons, Privacy
 
 __all__ = ["RunAccountant", "epsilon", "epsilon_of"]
 
-_COARSEST_GRID = 2.0**-10
-_GRIDS_PER_DEVIATION = 10
-_LARGEST_GRID = 2**17
-_FOURIER_LOSS_PER_ROUND = 2.0**-52
+_poisson_epsilon = lru_cache(maxsize=4096)(poisson_epsilon)
 
 
 def epsilon(cost: Composed, *, delta: float) -> float:
@@ -49,7 +43,7 @@ def epsilon(cost: Composed, *, delta: float) -> float:
         The smallest epsilon this library can show; infinite where the slack alone exceeds `delta`.
 
     Raises:
-        ParameterError: `delta` is out of range, or too small for the arithmetic.
+        ParameterError: `delta` is out of range.
         UnsupportedEvent: No accountant covers the event.
 
     >>> round(epsilon(Composed(Poisson(Gaussian(1.5), 0.1), 50), delta=1e-5), 3)
@@ -68,7 +62,7 @@ def epsilon(cost: Composed, *, delta: float) -> float:
     if rate == 1:
         continuous = gaussian_epsilon(shift=math.sqrt(cost.count) / event.noise_multiplier, delta=delta)
     else:
-        continuous = _sampled_epsilon(event.noise_multiplier, rate, cost.count, delta)
+        continuous = _poisson_epsilon(event.noise_multiplier, rate, cost.count, delta)
     return continuous + 2 * slack
 
 
@@ -141,35 +135,3 @@ class RunAccountant:
             "sampler": self.sampler.describe(),
             "server_epsilon": self.privacy.server_epsilon,
         }
-
-
-@lru_cache(maxsize=4096)
-def _sampled_epsilon(noise_multiplier: float, rate: float, count: int, delta: float) -> float:
-    reliable = delta - _FOURIER_LOSS_PER_ROUND * (count + 64)
-    if reliable < delta / 2:
-        raise ParameterError(
-            f"delta {delta:.3g} over {count} rounds is beyond the accountant's arithmetic; "
-            f"choose a delta of at least {2 * (delta - reliable):.1g}."
-        )
-    composed = _one_release(noise_multiplier, rate).self_compose(count)
-    return float(composed.get_epsilon_for_delta(reliable))
-
-
-@lru_cache(maxsize=64)
-def _one_release(noise_multiplier: float, rate: float) -> Any:
-    """Loss distribution of one Poisson-sampled release, both directions, under zero-out adjacency."""
-    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
-
-    return from_gaussian_mechanism(
-        noise_multiplier,
-        sampling_prob=rate,
-        value_discretization_interval=_grid(noise_multiplier, rate),
-    )
-
-
-def _grid(noise_multiplier: float, rate: float) -> float:
-    """Grid of losses: a tenth of one round's deviation, a power of two, at most `_LARGEST_GRID` points."""
-    deviation = rate * math.sqrt(math.expm1(min(noise_multiplier**-2, 100.0)))
-    largest_loss = math.log1p(rate * math.expm1(min(10 / noise_multiplier + noise_multiplier**-2, 700.0)))
-    wanted = min(_COARSEST_GRID, deviation / _GRIDS_PER_DEVIATION)
-    return 2.0 ** math.floor(math.log2(max(wanted, largest_loss / _LARGEST_GRID)))

@@ -66,11 +66,14 @@ def test_a_rate_just_below_one_costs_what_no_sampling_costs(noise_multiplier):
 
 
 @pytest.mark.parametrize("count", [1000, 10_000, 100_000])
-def test_the_fourier_transforms_loss_is_paid_for(count):
-    """At delta 1e-10 the transform alone understates delta by up to a percent; the closed form is the truth."""
+@pytest.mark.parametrize("delta", [1e-5, 1e-10, 1e-15])
+def test_transforms_lose_nothing_at_many_rounds_and_small_deltas(count, delta):
+    """A plain transform understates delta by a percent at 1e-10; the closed form is the truth."""
     noise = math.sqrt(count) / 1.2
-    truth = epsilon(Composed(Gaussian(noise), count), delta=1e-10)
-    assert epsilon(Composed(Poisson(Gaussian(noise), 1 - 1e-12), count), delta=1e-10) >= truth
+    truth = epsilon(Composed(Gaussian(noise), count), delta=delta)
+    assert (
+        truth <= epsilon(Composed(Poisson(Gaussian(noise), 1 - 1e-12), count), delta=delta) <= truth * 1.001
+    )
 
 
 sampled = st.sampled_from([1.0, 0.6, 0.25, 0.05])
@@ -194,11 +197,6 @@ def test_every_round_costs_more():
 def test_a_delta_outside_its_range_is_refused(delta):
     with pytest.raises(ParameterError, match="delta"):
         epsilon(Composed(Gaussian(1.0), 1), delta=delta)
-
-
-def test_a_delta_beyond_the_arithmetic_is_refused_with_a_way_out():
-    with pytest.raises(ParameterError, match="choose a delta of at least"):
-        epsilon(Composed(Poisson(Gaussian(1.0), 0.1), 1000), delta=1e-13)
 
 
 def test_a_foreign_event_is_refused_not_approximated():
