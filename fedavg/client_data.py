@@ -2,16 +2,25 @@
 
 Data is fetched one client at a time and only for clients that train, so a population of a million costs what its
 cohort costs. The library never looks inside a client's data; it hands it to the step.
+
+Not here: files of other systems and data sets by name (`fedavg.datasets`), which come as `ClientData` too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fedavg.errors import ParameterError
 
-__all__ = ["ClientData"]
+__all__ = ["ByUser", "ClientData", "Parts"]
+
+Parts = Mapping[Any, NDArray[np.int64]] | Sequence[NDArray[np.int64]] | NDArray[np.int64]
+"""Who holds which examples: positions by client id, or one row of positions after the other."""
 
 
 class ClientData:
@@ -47,9 +56,133 @@ class ClientData:
             raise ParameterError("there are no clients; give at least one")
         return data
 
+    @classmethod
+    def from_arrays(cls, *arrays: NDArray[Any], users: ArrayLike) -> ClientData:
+        """Take examples that say whose they are.
+
+        Args:
+            arrays: One entry per example each, all of the same length (`np.memmap` for what does not fit in memory).
+            users: Who each example belongs to, shape (examples,), numbers or text.
+
+        Returns:
+            A client for each user, sorted by id; its data is a tuple of its entries of the arrays, in their order.
+
+        Raises:
+            ParameterError: the arrays and the users do not have one length, or there are none.
+
+        >>> data = ClientData.from_arrays(np.array([1.5, 2.5, 3.5]), users=["bob", "ada", "bob"])
+        >>> data.client_ids, data.for_client("bob")
+        (['ada', 'bob'], (array([1.5, 3.5]),))
+        """
+        parts = ByUser(users)
+        if parts.examples != len(arrays[0] if arrays else ()):
+            raise ParameterError(
+                f"there are {len(arrays[0]) if arrays else 0:,} examples and {parts.examples:,} entries in users;"
+                " give one user for each example"
+            )
+        return cls.from_parts(*arrays, parts=parts)
+
+    @classmethod
+    def from_parts(cls, *arrays: NDArray[Any], parts: Parts) -> ClientData:
+        """Take examples dealt to clients: what a partitioner of `fedavg.datasets` returns.
+
+        Args:
+            arrays: One entry per example each, all of the same length.
+            parts: The positions each client holds.
+
+        Returns:
+            A client for each part; its data is a tuple of its entries of the arrays.
+
+        Raises:
+            ParameterError: arrays of different lengths, none, or nobody in `parts`.
+
+        >>> ClientData.from_parts(np.array([1.5, 2.5, 3.5]), parts=[[2, 0], [1]]).for_client(0)
+        (array([3.5, 1.5]),)
+        """
+        lengths = sorted({len(array) for array in arrays})
+        if len(lengths) != 1:
+            raise ParameterError(f"the arrays hold {lengths} examples; give at least one, all of one length")
+        if len(parts) == 0:
+            raise ParameterError("there are no clients; give at least one")
+        client_ids = list(parts) if isinstance(parts, Mapping) else range(len(parts))
+        return cls(client_ids, _Rows(arrays, parts))
+
+    def map(self, function: Callable[[Any], Any]) -> ClientData:
+        """Apply `function` to a client's data whenever it is fetched.
+
+        >>> ClientData.of({"ada": [1, 2]}).map(sum).for_client("ada")
+        3
+        """
+        return ClientData(self.client_ids, _Mapped(self._for_client, function))
+
     def for_client(self, client_id: Any) -> Any:
         """One client's data, in whatever form the step takes."""
         return self._for_client(client_id)
 
     def __len__(self) -> int:
         return len(self.client_ids)
+
+
+class ByUser(Mapping[Any, NDArray[np.int64]]):
+    """The positions of each user's examples, kept as one sorted index: a million users are not a million objects.
+
+    Args:
+        users: Who each example belongs to, shape (examples,), numbers or text.
+
+    Raises:
+        ParameterError: not a list of numbers or of text, or nobody in it.
+
+    >>> dict(ByUser([7, 3, 7]))
+    {3: array([1]), 7: array([0, 2])}
+    """
+
+    def __init__(self, users: ArrayLike) -> None:
+        given = np.asarray(users)
+        if given.ndim != 1 or given.dtype.kind not in "iuSU" or len(given) == 0:
+            raise ParameterError(
+                f"users has shape {given.shape} and type {given.dtype}; give a number or a text for each example"
+            )
+        self._order = np.argsort(given, kind="stable")
+        ordered = given[self._order]
+        changes = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+        self._starts = np.concatenate(([0], changes, [len(given)]))
+        self._users = ordered[self._starts[:-1]]
+
+    @property
+    def examples(self) -> int:
+        """How many examples all users hold together."""
+        return len(self._order)
+
+    def __getitem__(self, user: Any) -> NDArray[np.int64]:
+        wanted = np.asarray(user)
+        if (wanted.dtype.kind in "iu") != (self._users.dtype.kind in "iu") or wanted.ndim:
+            raise KeyError(user)
+        place = int(np.searchsorted(self._users, wanted))
+        if place == len(self._users) or self._users[place] != wanted:
+            raise KeyError(user)
+        return self._order[self._starts[place] : self._starts[place + 1]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._users.tolist())
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    arrays: tuple[NDArray[Any], ...]
+    parts: Parts
+
+    def __call__(self, client_id: Any) -> tuple[NDArray[Any], ...]:
+        rows = self.parts[client_id]
+        return tuple(array[rows] for array in self.arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class _Mapped:
+    for_client: Callable[[Any], Any]
+    function: Callable[[Any], Any]
+
+    def __call__(self, client_id: Any) -> Any:
+        return self.function(self.for_client(client_id))
