@@ -24,6 +24,7 @@ from secagg.errors import (
 from secagg.graph import GraphParameters, graph_parameters
 from secagg.identities import Identity, IdentityRoster
 from secagg.parameters import RoundParameters, Vector
+from secagg.records import Records
 from secagg.recovery import Fault
 from secagg.server import Server, Sum
 from secagg.simulation import RoundResult, Simulation, run_round, simulate
@@ -42,6 +43,7 @@ __all__ = [
     "MalformedMessage",
     "ParameterError",
     "RecordError",
+    "Records",
     "RefusedParameters",
     "RemoteProtocolError",
     "RevealRule",

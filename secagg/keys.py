@@ -15,7 +15,7 @@ Not here: what the info strings contain (`secagg.binding`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -135,16 +135,19 @@ def channel_root(own: KeyPair, peer: bytes, context: bytes, them: int) -> bytes:
 
 
 def directional(
-    label: str, root: bytes, own_key: bytes, peer: bytes, *, me: int, them: int
+    label: Literal["seal", "tag"], root: bytes, own_key: bytes, peer: bytes, *, me: int, them: int
 ) -> tuple[bytes, bytes]:
     """Derive one purpose's keys of both directions: (from me to them, from them to me)."""
-    prefix = enc(label)
+    prefix = _LABELS[label]
     there = prefix + pair_fields(me, them, own_key, peer)
     back = prefix + pair_fields(them, me, peer, own_key)
     return (
         HKDFExpand(_SHA256, KEY_BYTES, there).derive(root),
         HKDFExpand(_SHA256, KEY_BYTES, back).derive(root),
     )
+
+
+_LABELS = {label: enc(label) for label in ("seal", "tag")}
 
 
 def mask_keys(

@@ -231,14 +231,16 @@ class Codec:
         """Write the complaints about neighbours and the packed vectors."""
         return self._encode(Kind.MASKED_INPUT, bitmap(complaints), *packed)
 
-    def decode_masked_input(self, data: bytes, *, neighbours: int, sender: int) -> tuple[Mask, list[bytes]]:
+    def decode_masked_input(
+        self, data: bytes, *, neighbours: int, sender: int
+    ) -> tuple[Mask, list[memoryview]]:
         """Return the complaints and the packed vectors."""
         start = -(-neighbours // 8)
         body = self._body(Kind.MASKED_INPUT, data, start + sum(self._packed), sender)
         complaints = _mask(body[:start], neighbours, sender)
         packed = []
         for size in self._packed:
-            packed.append(bytes(body[start : start + size]))
+            packed.append(body[start : start + size])
             start += size
         return complaints, packed
 

@@ -281,7 +281,7 @@ class Server:
             raise MalformedMessage(str(error), sender=sender) from None
         self._shares.withhold(position, complaints)
 
-    def _add(self, packed: list[bytes]) -> None:
+    def _add(self, packed: list[memoryview]) -> None:
         """Add one client's vectors, after all of them were verified: the last one verifies as it is added."""
         vectors = self._parameters.vectors
         earlier = [
