@@ -8,11 +8,14 @@ from fedavg.datasets.errors import (
     CacheError,
     DatasetError,
     HashMismatch,
+    MalformedFile,
+    MissingLibrary,
     RegistryUnavailable,
     UnknownDataset,
     UnsafeArchive,
 )
 from fedavg.datasets.fetch import cache_folder, is_cached
+from fedavg.datasets.leaf import read_leaf
 from fedavg.datasets.partition import dirichlet
 
 __all__ = [
@@ -22,6 +25,8 @@ __all__ = [
     "DatasetError",
     "Entry",
     "HashMismatch",
+    "MalformedFile",
+    "MissingLibrary",
     "RegistryUnavailable",
     "UnknownDataset",
     "UnsafeArchive",
@@ -29,4 +34,5 @@ __all__ = [
     "dirichlet",
     "is_cached",
     "load",
+    "read_leaf",
 ]

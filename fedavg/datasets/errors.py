@@ -12,6 +12,8 @@ __all__ = [
     "CacheError",
     "DatasetError",
     "HashMismatch",
+    "MalformedFile",
+    "MissingLibrary",
     "RegistryUnavailable",
     "UnknownDataset",
     "UnsafeArchive",
@@ -27,7 +29,15 @@ class UnknownDataset(DatasetError, ValueError):
 
 
 class RegistryUnavailable(DatasetError):
-    """The package client is missing, or no package registry gave the package."""
+    """The package client is missing, or no package registry gave the package.
+
+    Attributes:
+        reason: Why, in a few words.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class HashMismatch(DatasetError):
@@ -40,3 +50,11 @@ class CacheError(DatasetError):
 
 class UnsafeArchive(DatasetError):
     """An archive asks for more than numpy arrays, or is malformed; nothing of it was run."""
+
+
+class MalformedFile(DatasetError, ValueError):
+    """A file the caller gave is not of the format it was said to have."""
+
+
+class MissingLibrary(DatasetError, ImportError):
+    """Reading needs a library that is not installed; the extra that brings it is named."""
