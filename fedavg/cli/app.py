@@ -64,7 +64,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.showwarning = show  # type: ignore[assignment]
         try:
-            app()
+            app(prog_name="veilsum")
         except fedavg.RoundAborted as error:
             screen.fail(str(error))
             sys.exit(1)

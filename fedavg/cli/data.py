@@ -59,4 +59,4 @@ def _place(entry: datasets.Entry) -> str:
     if entry.package is None:
         return "embedded"
     size = f"{entry.package.size / 1e6:.1f} MB"
-    return f"in the cache ({size})" if datasets.is_cached(entry.package) else f"to be fetched ({size})"
+    return f"cached, {size}" if datasets.is_cached(entry.package) else f"to fetch, {size}"

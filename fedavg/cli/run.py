@@ -18,7 +18,7 @@ import fedavg
 from fedavg import datasets, report
 from fedavg.cli.screen import Screen
 from fedavg.cli.softmax import METRICS, Examples, SoftmaxRegression
-from fedavg.report import bytes_text, epsilon_text
+from fedavg.report import bytes_text, epsilon_text, is_simulation, promises
 
 __all__ = ["PRESETS", "Preset", "Settings", "run"]
 
@@ -138,8 +138,12 @@ def _load(settings: Settings, screen: Screen) -> datasets.Dataset:
             return datasets.load(settings.dataset, progress=progress, notice=screen.warn)
     except datasets.RegistryUnavailable as error:
         if not settings.fallback:
-            raise datasets.RegistryUnavailable(f"{error}; or simulate digits, which is embedded") from error
-        screen.warn(f"{error}. This run uses the embedded data set digits instead of {settings.dataset}.")
+            raise datasets.RegistryUnavailable(
+                f"{error}; or simulate digits, which is embedded", reason=error.reason
+            ) from error
+        screen.warn(
+            f"{error.reason}, so this run trains on digits, which is embedded, instead of {settings.dataset}."
+        )
         return datasets.load("digits")
 
 
@@ -308,26 +312,36 @@ def _figures(dataset: str, result: fedavg.Result, page: Path | None) -> dict[str
 def _show(
     settings: Settings, figures: Mapping[str, Any], result: fedavg.Result, folder: Path, screen: Screen
 ) -> None:
-    plan, statement = result.plan, result.statement
+    readers, server = result.statement.readers, result.statement.server
     screen.heading("Result")
     screen.facts(
         {
             "test accuracy": f"{figures['accuracy']:.4f} after {figures['rounds']} rounds",
-            "epsilon": f"{epsilon_text(statement.readers.epsilon)} against readers of the model,"
-            f" {epsilon_text(statement.server.epsilon)} against the server",
+            "epsilon": f"{epsilon_text(readers.epsilon)} against readers of the model,"
+            f" {epsilon_text(server.epsilon)} against the server",
             "delta": f"{figures['delta']:g}",
             "noise multiplier": f"{figures['noise_multiplier']:.4g} times the joint sensitivity",
             "clip": f"{settings.clip:g} (l2 norm of a client's update)",
             "population": f"{figures['population']:,} clients, {result.sampler.expected:g} drawn a round on average",
             "cohort": f"{figures['cohort']:,} invited in every round, at least {figures['min_survivors']:,} in the sum",
-            "ring": f"{plan.modulus_bits} bits",
+            "ring": f"{result.plan.modulus_bits} bits",
             "up per client": f"{bytes_text(figures['bytes_up_per_client'])} a round",
         }
     )
     screen.heading("Privacy, in words")
-    for one in (statement.readers, statement.server):
-        screen.paragraph(one.text)
+    if is_simulation(result.statement):
+        screen.paragraph("This run was seeded: simulation, no guarantee.")
         screen.line("")
+    cards, shared = promises(result.statement)
+    for card in cards:
+        screen.paragraph(card.claim)
+        for assumption in card.assumptions:
+            screen.paragraph(assumption, bullet="-")
+        screen.line("")
+    screen.paragraph("Both rest on this:")
+    for assumption in shared:
+        screen.paragraph(assumption, bullet="-")
+    screen.line("")
     screen.line(f"Report:  {figures['report'] or 'none'}", style="bold")
     screen.line(f"Model:   {folder / 'public' / 'model.npz'}")
     screen.line(f"Ledger:  {figures['ledger']}")

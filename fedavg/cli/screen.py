@@ -1,18 +1,21 @@
 """What the command line shows, and where: figures on stdout, progress and complaints on stderr.
 
 Rules: nothing is wider than 80 columns; with `--json` everything for people goes to stderr and stdout holds one JSON
-object; a progress bar is drawn in a terminal only, and lines printed meanwhile appear above it.
+object; a progress bar is drawn in a terminal only, not beside a pipe, and lines printed meanwhile appear above it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import stat
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -43,10 +46,13 @@ class Screen:
         self.as_json = as_json
         self._errors = _console(stderr=True)
         self._lines = self._errors if as_json else _console(stderr=False)
+        # What reads a pipe may write to this terminal too, and would run into the bar.
+        piped = not as_json and _is_pipe(sys.stdout)
+        self._barless = piped or not self._errors.is_terminal
 
     def say(self, sentence: str = "") -> None:
         """Print prose, wrapped."""
-        self._above_the_bar().print(sentence, markup=False)
+        self.line(textwrap.fill(sentence, _COLUMNS))
 
     def line(self, text: str, *, style: str | None = None) -> None:
         """Print one line as it is: a row of figures, or a path nobody wants broken."""
@@ -65,22 +71,24 @@ class Screen:
         self.line("")
         self.line(text, style="bold")
 
-    def paragraph(self, text: str) -> None:
-        """Print prose, wrapped and indented."""
-        self._lines.print(Padding(text, (0, 2), expand=False), markup=False)
+    def paragraph(self, text: str, *, bullet: str = "") -> None:
+        """Print prose, wrapped and indented, after a bullet if one is given."""
+        first = f"  {bullet} " if bullet else "  "
+        self.line(textwrap.fill(text, _COLUMNS, initial_indent=first, subsequent_indent=" " * len(first)))
 
     def facts(self, facts: Mapping[str, str]) -> None:
         """Print names and values in two columns."""
-        table = Table(box=None, show_header=False, padding=(0, 2))
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(overflow="fold")
+        width = max(map(len, facts)) + 4
         for name, value in facts.items():
-            table.add_row(name, value)
-        self._lines.print(table, markup=False)
+            self.line(
+                textwrap.fill(
+                    value, _COLUMNS, initial_indent=f"  {name:{width - 2}}", subsequent_indent=" " * width
+                )
+            )
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print rows under column headings."""
-        table = Table(*columns, box=None, padding=(0, 2), header_style="bold")
+        table = Table(*columns, box=None, padding=(0, 1), header_style="bold")
         for row in rows:
             table.add_row(*row)
         self._lines.print(table, markup=False)
@@ -118,6 +126,7 @@ class Screen:
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
+            disable=self._barless,
         )
 
     def _above_the_bar(self) -> Console:
@@ -129,3 +138,10 @@ def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False, emoji=False)
     console.width = min(console.width, _COLUMNS)
     return console
+
+
+def _is_pipe(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False  # No file behind it, as under a test.

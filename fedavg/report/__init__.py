@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from fedavg.report.page import MissingLibrary, write
-from fedavg.report.wording import bytes_text, epsilon_text
+from fedavg.report.wording import bytes_text, epsilon_text, is_simulation, promises
 
-__all__ = ["MissingLibrary", "bytes_text", "epsilon_text", "write"]
+__all__ = ["MissingLibrary", "bytes_text", "epsilon_text", "is_simulation", "promises", "write"]

@@ -19,15 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from fedavg.errors import CheckpointError, FedAvgError
 from fedavg.report.plots import Line, line_plot
-from fedavg.report.wording import bytes_text, epsilon_text
+from fedavg.report.wording import bytes_text, epsilon_text, is_simulation, promises
 
 if TYPE_CHECKING:
-    from dp import Statement
     from fedavg.federation import Result, RoundReport
 
 __all__ = ["MissingLibrary", "render", "write"]
-
-_SEEDED = "simulation, no guarantee"
 
 
 class MissingLibrary(FedAvgError):
@@ -85,12 +82,11 @@ def render(result: Result, *, title: str, facts: Mapping[str, str]) -> str:
     template = environment.from_string(
         (files("fedavg.report") / "templates" / "report.html").read_text("utf-8")
     )
-    statements = (result.statement.readers, result.statement.server)
-    shared = [part for part in statements[0].assumptions if part in statements[1].assumptions]
+    statements, shared = promises(result.statement)
     return template.render(
         title=title,
         style=(files("fedavg.report") / "templates" / "report.css").read_text("utf-8"),
-        seeded=any(part.startswith(_SEEDED) for part in result.statement.readers.assumptions),
+        seeded=is_simulation(result.statement),
         masked=result.plan.secure.masked,
         stopped=result.stopped,
         population=result.sampler.population,
@@ -98,25 +94,12 @@ def render(result: Result, *, title: str, facts: Mapping[str, str]) -> str:
         run=len(result.rounds),
         figures=_figures(result),
         plots=_plots(result),
-        statements=[_promise(one, shared) for one in statements],
+        statements=statements,
         shared=shared,
         settings={**facts, **_settings(result)},
         columns=_columns(result.rounds),
         rounds=[_row(report) for report in result.rounds],
     )
-
-
-def _promise(statement: Statement, shared: Sequence[str]) -> dict[str, Any]:
-    """One observer's card: its own assumptions only, the shared ones stand below both."""
-    return {
-        "observer": statement.observer,
-        "heading": {"readers": "Against readers of the model", "server": "Against the server"}[
-            statement.observer
-        ],
-        "epsilon": epsilon_text(statement.epsilon),
-        "claim": statement.claim,
-        "assumptions": [part for part in statement.assumptions if part not in shared],
-    }
 
 
 def _figures(result: Result) -> list[tuple[str, str, str]]:

@@ -59,6 +59,7 @@ def test_what_is_not_the_pinned_file_is_thrown_away_unread(package, cache):
 def test_no_registry_is_a_typed_error_that_names_nobodys_address(package, cache, no_registry):
     with pytest.raises(RegistryUnavailable, match=r"some-data==1\.0 cannot be fetched") as caught:
         fetch(package)
+    assert caught.value.reason == "no package registry answered"
     assert "127.0.0.1" not in str(caught.value)
     assert "put some_data-1.0-py3-none-any.whl into" in str(caught.value)
     assert whole(cache) == []
