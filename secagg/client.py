@@ -163,19 +163,21 @@ class Client:
             RemoteProtocolError: the message is not acceptable; this client has left the round.
             TooFewClients: too few clients remain for this one; it has left the round.
         """
-        answer, following = None, Phase.FAILED
+        answer, phase = None, Phase.FAILED
         try:
             self._refuse_forks()
             kind = kind_of(data)
             digest = hashlib.sha256(data).digest()
             if kind in self._seen:
-                following = self._repeat(kind, digest)
+                self._refuse_another(kind, digest)
+                phase = self._phase
             else:
                 following = after(self._table, self._phase, kind)
                 answer = self._handle(kind, data)
                 self._seen[kind] = digest
+                phase = following
         finally:
-            self._enter(following)
+            self._enter(phase)
         return answer
 
     def mask(self, inputs: Inputs) -> bytes:
@@ -206,12 +208,11 @@ class Client:
         if phase in (Phase.DONE, Phase.FAILED):
             self._secrets = None
 
-    def _repeat(self, kind: Kind, digest: bytes) -> Phase:
+    def _refuse_another(self, kind: Kind, digest: bytes) -> None:
         if self._seen[kind] != digest:
             raise DuplicateMessage(
                 f"a second, different {kind.name.lower()} arrived", phase=self._phase.value
             )
-        return self._phase
 
     def _refuse_forks(self) -> None:
         if os.getpid() != self._process:
