@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from dp import checks
 from dp.errors import NonFiniteInput
 
-__all__ = ["clip_l2"]
+__all__ = ["clip_factor", "clip_l2"]
 
-_SAFE_TO_SQUARE = 1e100
+_SAFE_SQUARES = 1e-200, 1e200
+_BLOCK = 1 << 14
 
 
 def clip_l2(vector: ArrayLike, bound: float) -> tuple[NDArray[np.float64], float]:
@@ -46,17 +47,50 @@ def clip_l2(vector: ArrayLike, bound: float) -> tuple[NDArray[np.float64], float
 
     Source: Abadi et al. 2016, algorithm 1.
     """
-    bound = checks.positive("bound", bound)
     values = np.asarray(vector, dtype=np.float64)
-    largest = float(np.max(np.abs(values), initial=0.0))
-    if not math.isfinite(largest):
-        raise NonFiniteInput("the vector holds NaN or infinity; send zeros in its place")
-    unit = largest if largest and not 1 / _SAFE_TO_SQUARE < largest < _SAFE_TO_SQUARE else 1.0
-    scaled = values if unit == 1.0 else values / unit
-    flat = scaled.reshape(-1)
-    norm = math.sqrt(float(np.dot(flat, flat)))
-    if norm * unit <= bound:
-        return values, norm * unit
-    clipped = scaled / norm
-    clipped *= bound
-    return clipped, norm * unit
+    flat, factor, norm = clip_factor(values, bound)
+    if norm <= bound:
+        return values, norm
+    clipped: NDArray[np.float64] = np.multiply(flat, factor, dtype=np.float64).reshape(values.shape)
+    return clipped, norm
+
+
+def clip_factor(vector: ArrayLike, bound: float) -> tuple[NDArray[np.floating], float, float]:
+    """What `clip_l2` multiplies a vector by, for callers that have more to multiply.
+
+    Returns:
+        A flat vector and a factor whose product is the clipped vector, and the norm before clipping. The vector is
+        the one given, but where its squares overflow or vanish: then it is scaled to a largest value of 1.
+
+    Raises:
+        NonFiniteInput, ParameterError: As `clip_l2`.
+    """
+    bound = checks.positive("bound", bound)
+    flat = np.asarray(vector).reshape(-1)
+    if not np.issubdtype(flat.dtype, np.floating):
+        flat = flat.astype(np.float64)
+    squares = _sum_of_squares(flat)
+    unit = 1.0
+    if not all(_SAFE_SQUARES[0] < square < _SAFE_SQUARES[1] for square in (squares, bound)):
+        unit = float(np.max(np.abs(flat), initial=0.0))
+        if not math.isfinite(unit):
+            raise NonFiniteInput("the vector holds NaN or infinity; send zeros in its place")
+        if unit == 0:
+            return flat, 1.0, 0.0
+        flat = flat.astype(np.float64) / unit
+        squares = _sum_of_squares(flat)
+    norm = math.sqrt(squares)
+    return flat, (unit if norm * unit <= bound else bound / norm), norm * unit
+
+
+def _sum_of_squares(flat: NDArray[np.floating]) -> float:
+    """In float64, whatever the vector's own type; may be infinite or NaN."""
+    work = np.empty(min(len(flat), _BLOCK))
+    total = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(flat), _BLOCK):
+            piece = flat[start : start + _BLOCK]
+            part = work[: len(piece)]
+            np.copyto(part, piece)
+            total += float(np.dot(part, part))
+    return total

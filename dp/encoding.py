@@ -29,13 +29,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dp import checks
 from dp.blocks import Block, check_blocks
-from dp.clipping import clip_l2
+from dp.clipping import clip_factor
 from dp.errors import ParameterError
 from dp.keystream import Keystream
 from dp.rotation import Rotation
@@ -224,16 +225,26 @@ class Encoding:
         names = {name for _, name, _ in self._parts()}
         if set(vectors) != names:
             raise ParameterError(f"got blocks {sorted(vectors)}; encode exactly {sorted(names)}")
-        scaled = np.empty(sum(block.length for block in self.blocks))
-        for block, scale, target in zip(self.blocks, self.scales, self._split(scaled), strict=True):
-            clipped, _ = clip_l2(_joined(block, vectors), block.l2_bound)
-            np.multiply(clipped, scale, out=target)
-        pieces = [self.rotation.forward(scaled)] if self.rotation else self._split(scaled)
+        pieces = self._pieces(vectors)
+        beta = self.retry_probability
         rounded = [
-            round_within(piece, keystream, limit=limit, retry_probability=self.retry_probability)
-            for piece, limit in zip(pieces, self.limits, strict=True)
+            round_within(piece, keystream, limit=limit, retry_probability=beta, factor=factor)
+            for (piece, factor), limit in zip(pieces, self.limits, strict=True)
         ]
         return rounded[0] if len(rounded) == 1 else np.concatenate(rounded)
+
+    def _pieces(self, vectors: Mapping[str, ArrayLike]) -> list[tuple[NDArray[np.floating], float]]:
+        """What is rounded as one: vectors, and the factors that clip and scale them to integer units."""
+        clipped = [clip_factor(_joined(block, vectors), block.l2_bound) for block in self.blocks]
+        parts = [
+            (flat, factor * scale) for (flat, factor, _), scale in zip(clipped, self.scales, strict=True)
+        ]
+        if self.rotation is None:
+            return parts
+        whole = np.zeros(self.dimension)
+        for (flat, factor), target in zip(parts, self._split(whole[: self.rotation.length]), strict=True):
+            np.multiply(flat, factor, out=target, dtype=np.float64)
+        return [(self.rotation.forward(whole), 1.0)]
 
     def decode(
         self, total: NDArray[np.unsignedinteger], *, modulus_bits: int
@@ -291,11 +302,11 @@ class Encoding:
         )
 
 
-def _joined(block: Block, vectors: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+def _joined(block: Block, vectors: Mapping[str, ArrayLike]) -> NDArray[Any]:
     """The block's parts as one vector."""
     parts = []
     for name, length in block.parts:
-        part = np.asarray(vectors[name], dtype=np.float64).reshape(-1)
+        part = np.asarray(vectors[name]).reshape(-1)
         if part.size != length:
             raise ParameterError(f"block {name!r} has {part.size} coordinates; it needs {length}")
         parts.append(part)

@@ -40,12 +40,12 @@ class Rotation:
         length: Of the vectors, at least 1.
         key: 32 public bytes.
 
-    >>> rotation = Rotation(6, bytes(32))
-    >>> rotated = rotation.forward(np.array([1.0, 0, 0, 0, 0, 0]))
-    >>> np.abs(rotated).round(4).tolist() == [0.3536] * rotation.padded_length
-    True
+    >>> rotation = Rotation(3, bytes(32))
+    >>> rotated = rotation.forward(np.array([1.0, 0.0, 0.0, 0.0]))
+    >>> np.abs(rotated).tolist()
+    [0.5, 0.5, 0.5, 0.5]
     >>> rotation.inverse(rotated).round(12) + 0.0
-    array([1., 0., 0., 0., 0., 0.])
+    array([1., 0., 0.])
     """
 
     length: int
@@ -61,15 +61,21 @@ class Rotation:
         """The next power of two: number of coordinates after rotation."""
         return 1 << (self.length - 1).bit_length()
 
-    def forward(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rotate `length` coordinates into `padded_length`."""
-        padded = np.zeros(self.padded_length)
-        np.multiply(vector, self._signs, out=padded[: self.length])
+    def forward(self, padded: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rotate a vector.
+
+        Args:
+            padded: Shape (padded_length,), zeros from `length` on. Overwritten: a large vector has no spare copies.
+
+        Returns:
+            Shape (padded_length,).
+        """
+        padded[: self.length] *= self._signs
         return _hadamard(padded)
 
     def inverse(self, rotated: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Undo `forward`."""
-        vector: NDArray[np.float64] = _hadamard(rotated)[: self.length] * self._signs
+        """Undo `forward`: shape (padded_length,) to (length,)."""
+        vector: NDArray[np.float64] = _hadamard(rotated.copy())[: self.length] * self._signs
         return vector
 
     @cached_property
@@ -80,13 +86,13 @@ class Rotation:
 
 
 def _hadamard(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Multiply by the unnormalised Hadamard matrix; the length is a power of two."""
+    """Multiply by the unnormalised Hadamard matrix; the length is a power of two. Overwrites its argument."""
     remaining, size = len(vector), len(vector)
-    source, target, spare = vector, np.empty_like(vector), np.empty_like(vector)
+    source, target = vector, np.empty_like(vector)
     while remaining > 1:
         order = min(_FACTOR, remaining)
         np.matmul(source.reshape(order, size // order).T, _matrix(order), out=target.reshape(-1, order))
-        source, target, spare = target, spare, target
+        source, target = target, source
         remaining //= order
     return source
 

@@ -70,9 +70,14 @@ def norm_before_rounding(limit: float, length: int, retry_probability: float) ->
 
 
 def round_within(
-    values: NDArray[np.float64], keystream: Keystream, *, limit: int, retry_probability: float
+    values: NDArray[np.floating],
+    keystream: Keystream,
+    *,
+    limit: int,
+    retry_probability: float,
+    factor: float = 1.0,
 ) -> NDArray[np.int64]:
-    """Round at random to integers whose squared norm is at most `limit`.
+    """Round `factor * values` at random to integers whose squared norm is at most `limit`.
 
     Guarantee:
         The squared norm of what is returned was compared with `limit` in exact integer arithmetic. It is the first
@@ -84,29 +89,33 @@ def round_within(
         keystream: Source of the random bits.
         limit: Largest squared norm.
         retry_probability: beta of the bound that `limit` was derived from.
+        factor: As in `stochastic_round`.
 
     Source: Kairouz, Liu, Steinke 2021, conditional randomised rounding.
     """
     for _ in range(_ATTEMPTS if retry_probability else 1):
-        rounded = stochastic_round(values, keystream)
+        rounded = stochastic_round(values, keystream, factor=factor)
         if squared_norm(rounded) <= limit:
             return rounded
-    truncated = np.trunc(values).astype(np.int64)
+    truncated = np.trunc(values.astype(np.float64) * factor).astype(np.int64)
     if squared_norm(truncated) <= limit:
         return truncated
     return np.zeros_like(truncated)
 
 
-def stochastic_round(values: NDArray[np.float64], keystream: Keystream) -> NDArray[np.int64]:
-    """Round each value to one of its two neighbouring integers, so that its expectation is the value.
+def stochastic_round(
+    values: NDArray[np.floating], keystream: Keystream, *, factor: float = 1.0
+) -> NDArray[np.int64]:
+    """Round each y = `factor * value` to one of its two neighbouring integers, so that its expectation is y.
 
     Guarantee:
         The bias of a coordinate y is at most 2^-33 + 2^-53 (|y| + 1): 32 random bits a coordinate, and one
         rounded float addition. Utility rests on that, privacy does not: the result's norm is checked exactly.
 
     Args:
-        values: float64, one-dimensional, absolute values up to 2^50; scaled to integer units.
+        values: Floats, one-dimensional.
         keystream: Source of the random bits.
+        factor: Integer units per unit of the values; products are up to 2^50 in absolute value.
 
     Returns:
         int64 array of the same length. An integer stays what it is, up to 2^20 always, above that but for a
@@ -114,18 +123,21 @@ def stochastic_round(values: NDArray[np.float64], keystream: Keystream) -> NDArr
     """
     rounded = np.empty(len(values), dtype=np.int64)
     words = np.empty(min(len(values), _BLOCK), dtype="<i4")
-    work = np.empty(len(words), dtype=np.float64)
+    uniform, scaled = np.empty(len(words)), np.empty(len(words))
     for start in range(0, len(values), _BLOCK):
         size = min(_BLOCK, len(values) - start)
-        keystream.fill(words[:size])
-        shifted = work[:size]
-        np.copyto(shifted, words[:size])
+        if size < len(words):
+            words, uniform, scaled = words[:size], uniform[:size], scaled[:size]
+        keystream.fill(words)
+        np.copyto(uniform, words)
         # (word + 1/2) / 2^32 is uniform on a symmetric grid in (-1/2, 1/2): added, it makes rounding fair.
-        shifted += 0.5
-        shifted *= 2.0**-32
-        shifted += values[start : start + size]
-        np.rint(shifted, out=shifted)
-        rounded[start : start + size] = shifted
+        uniform += 0.5
+        uniform *= 2.0**-32
+        np.copyto(scaled, values[start : start + size])
+        scaled *= factor
+        uniform += scaled
+        np.rint(uniform, out=uniform)
+        rounded[start : start + size] = uniform
     return rounded
 
 

@@ -79,7 +79,8 @@ def test_block_whose_rounding_fails_the_norm_is_truncated(monkeypatch: pytest.Mo
     vector = np.full(50, -1.0)
     expected = np.trunc(-0.5 / math.sqrt(50) * plan.scale("update"))
 
-    def away_from_zero(values: np.ndarray, keystream: Keystream) -> np.ndarray:
+    def away_from_zero(values: np.ndarray, keystream: Keystream, *, factor: float) -> np.ndarray:
+        values = values * factor
         return np.sign(values).astype(np.int64) * (np.ceil(np.abs(values)).astype(np.int64) + 5)
 
     monkeypatch.setattr(rounding, "stochastic_round", away_from_zero)
@@ -90,7 +91,7 @@ def test_block_whose_rounding_fails_the_norm_is_truncated(monkeypatch: pytest.Mo
 def test_vector_that_was_not_clipped_is_replaced_by_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even with clipping broken, the integer check alone keeps the sensitivity."""
     plan = two_blocks(50)
-    monkeypatch.setattr(encoding, "clip_l2", lambda vector, bound: (np.asarray(vector, dtype=float), 0.0))
+    monkeypatch.setattr(encoding, "clip_factor", lambda vector, bound: (np.asarray(vector, float), 1.0, 0.0))
     encoded = plan.encode({"update": np.full(50, 3.0), "scalars": [0.5, 0, 0]}, Keystream.seeded(KEY))
     np.testing.assert_array_equal(encoded[:50], 0)
     assert encoded[50] > 0
