@@ -17,17 +17,20 @@ from fedavg.datasets.errors import (
 from fedavg.datasets.fetch import cache_folder, is_cached
 from fedavg.datasets.leaf import read_leaf
 from fedavg.datasets.partition import dirichlet
+from fedavg.datasets.tff import EMNIST, SHAKESPEARE, read_tff_hdf5, read_tff_sqlite
 
 __all__ = [
     "CATALOGUE",
     "CacheError",
     "Dataset",
     "DatasetError",
+    "EMNIST",
     "Entry",
     "HashMismatch",
     "MalformedFile",
     "MissingLibrary",
     "RegistryUnavailable",
+    "SHAKESPEARE",
     "UnknownDataset",
     "UnsafeArchive",
     "cache_folder",
@@ -35,4 +38,6 @@ __all__ = [
     "is_cached",
     "load",
     "read_leaf",
+    "read_tff_hdf5",
+    "read_tff_sqlite",
 ]
