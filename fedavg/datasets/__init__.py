@@ -16,7 +16,7 @@ from fedavg.datasets.errors import (
 )
 from fedavg.datasets.fetch import cache_folder, is_cached
 from fedavg.datasets.leaf import read_leaf
-from fedavg.datasets.partition import dirichlet
+from fedavg.datasets.partition import dirichlet, iid, natural, quantity_skew, shards
 from fedavg.datasets.tff import EMNIST, SHAKESPEARE, read_tff_hdf5, read_tff_sqlite
 
 __all__ = [
@@ -35,9 +35,13 @@ __all__ = [
     "UnsafeArchive",
     "cache_folder",
     "dirichlet",
+    "iid",
     "is_cached",
     "load",
+    "natural",
+    "quantity_skew",
     "read_leaf",
     "read_tff_hdf5",
     "read_tff_sqlite",
+    "shards",
 ]
