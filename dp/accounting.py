@@ -5,9 +5,11 @@ privacy loss distribution of the Poisson-sampled Gaussian, both directions, the 
 its cost is one client's own participations, at most its cap, unsampled, in closed form.
 
 A pointwise factor exp(+-slack) a release (`dp.tight`) costs 2 n slack of epsilon and a factor e^(n slack) of delta.
-The same function plans, charges and stops, so that a plan that fits its budget never runs over it by a rounding.
+Noise whose loss distribution is not proven (Skellam, shares narrower than 2) is accounted for in Renyi DP. The same
+function plans, charges and stops, so that a plan that fits its budget never runs over it by a rounding.
 
-Not here: loss distributions (`dp.pld`), the closed form (`dp.gaussian`), the search for noise (`dp.calibration`).
+Not here: loss distributions (`dp.pld`), Renyi curves (`dp.renyi`, `dp.amplification`), the closed form (`dp.gaussian`),
+costs chosen after seeing outputs (`dp.filters`), the search for noise (`dp.calibration`).
 """
 
 from __future__ import annotations
@@ -18,18 +20,20 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dp import checks
-from dp.cohorts import PaddedPoisson
+from dp.amplification import poisson_renyi
+from dp.cohorts import Sampler
 from dp.errors import UnsupportedEvent
-from dp.events import Composed, Gaussian, Poisson
-from dp.gaussian import gaussian_epsilon
-from dp.mechanisms import DistributedDiscreteGaussian
-from dp.pld import poisson_epsilon
+from dp.events import BandedGaussian, Composed, DiscreteGaussianShares, FixedSize, Gaussian, Poisson, Skellam
+from dp.mechanisms import Mechanism
+from dp.pld import fixed_size_epsilon, poisson_epsilon
 from dp.privacy import Epsilons, Privacy
+from dp.renyi import renyi_curve, renyi_epsilon
 
 __all__ = ["RunAccountant", "epsilon", "epsilon_of"]
-
-_poisson_epsilon = lru_cache(maxsize=4096)(poisson_epsilon)
 
 
 def epsilon(cost: Composed, *, delta: float) -> float:
@@ -40,7 +44,7 @@ def epsilon(cost: Composed, *, delta: float) -> float:
         delta: In (0, 1).
 
     Returns:
-        The smallest epsilon this library can show; infinite where the slack alone exceeds `delta`.
+        The smallest epsilon this library can show.
 
     Raises:
         ParameterError: `delta` is out of range.
@@ -52,23 +56,37 @@ def epsilon(cost: Composed, *, delta: float) -> float:
     10.7
     """
     checks.probability("delta", delta)
-    event, rate = (cost.step.event, cost.step.rate) if isinstance(cost.step, Poisson) else (cost.step, 1.0)
-    if not isinstance(event, Gaussian):
-        raise UnsupportedEvent(f"No accountant here covers {event!r}; use a mechanism of this library.")
-    if cost.count == 0:
-        return 0.0
-    slack = cost.count * event.slack
-    delta *= math.exp(-slack)
-    if rate == 1:
-        continuous = gaussian_epsilon(shift=math.sqrt(cost.count) / event.noise_multiplier, delta=delta)
-    else:
-        continuous = _poisson_epsilon(event.noise_multiplier, rate, cost.count, delta)
-    return continuous + 2 * slack
+    return _epsilon(cost, delta) if cost.count else 0.0
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(cost: Composed, delta: float) -> float:
+    step, rate = cost.step, 1.0
+    sampled = step if isinstance(step, Poisson | FixedSize) else None
+    event = step if sampled is None else sampled.event
+    rate = 1.0 if sampled is None else sampled.rate
+    if isinstance(event, BandedGaussian):
+        event = event.participation
+    if isinstance(event, Gaussian):
+        slack = cost.count * event.slack
+        engine = fixed_size_epsilon if isinstance(sampled, FixedSize) else poisson_epsilon
+        return engine(event.noise_multiplier, rate, cost.count, delta * math.exp(-slack)) + 2 * slack
+    if isinstance(event, DiscreteGaussianShares | Skellam) and (rate == 1 or isinstance(sampled, Poisson)):
+        return renyi_epsilon(cost.count * _renyi_curve(event, rate), delta=delta)
+    raise UnsupportedEvent(
+        f"No accountant here covers {step!r}; use a Gaussian mechanism or Poisson sampling."
+    )
+
+
+@lru_cache(maxsize=64)
+def _renyi_curve(event: DiscreteGaussianShares | Skellam, rate: float) -> NDArray[np.float64]:
+    curve = lru_cache(maxsize=None)(event.renyi)
+    return renyi_curve(lambda order: poisson_renyi(curve, rate, order))
 
 
 def epsilon_of(
-    mechanism: DistributedDiscreteGaussian,
-    sampler: PaddedPoisson,
+    mechanism: Mechanism,
+    sampler: Sampler,
     rounds: int,
     delta: float,
     max_participations: int | None = None,
@@ -83,12 +101,13 @@ def epsilon_of(
         max_participations: Cap on the rounds a client contributes to, or None for every round.
 
     Returns:
-        Epsilon against readers and against the server.
+        Epsilon against readers and against the server; the latter infinite where the server is trusted.
     """
-    participations = rounds if max_participations is None else min(rounds, max_participations)
+    readers = sampler.readers_event(mechanism.event, rounds, max_participations)
+    server = sampler.server_event(mechanism.event, rounds, max_participations)
+    seen = mechanism.trusted_server and rounds > 0
     return Epsilons(
-        readers=epsilon(sampler.readers_event(mechanism.event, rounds), delta=delta),
-        server=epsilon(sampler.server_event(mechanism.event, participations), delta=delta),
+        readers=epsilon(readers, delta=delta), server=math.inf if seen else epsilon(server, delta=delta)
     )
 
 
@@ -103,8 +122,8 @@ class RunAccountant:
         rounds: Rounds planned.
     """
 
-    mechanism: DistributedDiscreteGaussian
-    sampler: PaddedPoisson
+    mechanism: Mechanism
+    sampler: Sampler
     privacy: Privacy
     rounds: int
 

@@ -11,10 +11,13 @@ Invariants:
 - Redrawing is free under zero-out adjacency: given everybody else's coins, the redraw only lowers a client's
   probability from q (to 0 when the others alone fill the cohort), and the divergence grows with q.
 - A client at its cap is padding: it may be invited, it never contributes.
-- A sampler is paired only with the accountant that describes it: `readers_event` is the other face of `draw`.
+- A sampler is paired only with the accountant that describes it: `readers_event` and `server_event` are the other
+  faces of `draw`.
+
+*Self-sampling* has known carriers, each of whom flips a coin of its own: then the coin holds against the server too.
 
 Source: Poisson subsampling as in Abadi et al. 2016 (1607.00133), section 3; the padding is this project's.
-Not here: what a round's noise is (`dp.mechanisms`), what a history costs (`dp.accounting`).
+Not here: cohorts without coins (`dp.fixed_cohorts`), a round's noise (`dp.mechanisms`), its cost (`dp.accounting`).
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +38,7 @@ from dp.events import Composed, NoiseEvent, Poisson
 if TYPE_CHECKING:
     from dp.keystream import Keystream
 
-__all__ = ["Draw", "PaddedPoisson"]
+__all__ = ["Draw", "PaddedPoisson", "Sampler", "SelfSampling", "capped_mask", "choose", "participations"]
 
 _TAIL_DEVIATIONS = 7
 
@@ -51,6 +54,43 @@ class Draw:
 
     invited: NDArray[np.int64]
     contributes: NDArray[np.bool_] = field(repr=False)
+
+
+class Sampler(Protocol):
+    """What every cohort sampler offers: a draw, and the accounting of that draw against both observers."""
+
+    @property
+    def population(self) -> int:
+        """Number of clients, with ids 0..N-1."""
+        ...
+
+    @property
+    def expected(self) -> float:
+        """Expected number of clients whose data is in a round: the public divisor."""
+        ...
+
+    @property
+    def cohort_size(self) -> int:
+        """The fixed number invited."""
+        ...
+
+    def draw(
+        self, keystream: Keystream, *, number: int = 0, capped: Iterable[int] | NDArray[np.bool_] = ()
+    ) -> Draw:
+        """Draw the cohort of round `number`; clients at their cap do not contribute."""
+        ...
+
+    def readers_event(self, event: NoiseEvent, rounds: int, cap: int | None = None) -> Composed:
+        """What `rounds` rounds cost a client against readers."""
+        ...
+
+    def server_event(self, event: NoiseEvent, rounds: int, cap: int | None = None) -> Composed:
+        """What `rounds` rounds cost a client against the server."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Everything the accountant's sampling follows from, as JSON values."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -97,32 +137,33 @@ class PaddedPoisson:
         spread = math.sqrt(self.expected * (1 - rate))
         return min(self.population, math.ceil(self.expected + _TAIL_DEVIATIONS * spread))
 
-    def draw(self, keystream: Keystream, *, capped: Iterable[int] | NDArray[np.bool_] = ()) -> Draw:
+    def draw(
+        self, keystream: Keystream, *, number: int = 0, capped: Iterable[int] | NDArray[np.bool_] = ()
+    ) -> Draw:
         """Draw one cohort, private until the round's noised sum is released.
 
         Args:
             keystream: Source of every coin, unused before.
+            number: The round's number; no draw here depends on it.
             capped: Clients at their cap: ids, or a bool mask of shape (population,).
 
         Returns:
             The cohort: `cohort_size` invited ids, and which of them contribute.
         """
-        drawn = _coins(keystream, self._rate, self.population)
-        while np.count_nonzero(drawn) > self.cohort_size:
-            drawn = _coins(keystream, self._rate, self.population)
+        drawn = self._drawn(keystream)
         members = drawn.copy()
         rest = np.flatnonzero(~drawn)
-        members[_choose(keystream, rest, self.cohort_size - int(np.count_nonzero(drawn)))] = True
+        members[choose(keystream, rest, self.cohort_size - int(np.count_nonzero(drawn)))] = True
         invited = np.flatnonzero(members).astype(np.int64)
-        return Draw(invited, (drawn & ~_mask(capped, self.population))[invited])
+        return Draw(invited, (drawn & ~capped_mask(capped, self.population))[invited])
 
-    def readers_event(self, event: NoiseEvent, rounds: int) -> Composed:
-        """What `rounds` rounds of `event` cost against readers: Poisson sampled, composed."""
+    def readers_event(self, event: NoiseEvent, rounds: int, cap: int | None = None) -> Composed:
+        """What `rounds` rounds cost against readers: Poisson sampled; a cap never adds, and is not counted."""
         return Composed(Poisson(event, self.sampling_rate), checks.integer("rounds", rounds, 0))
 
-    def server_event(self, event: NoiseEvent, participations: int) -> Composed:
-        """What `participations` rounds cost against whoever knows the cohort: no amplification."""
-        return Composed(event, checks.integer("participations", participations, 0))
+    def server_event(self, event: NoiseEvent, rounds: int, cap: int | None = None) -> Composed:
+        """What `rounds` rounds cost against whoever knows who was drawn: a client's participations, unamplified."""
+        return Composed(event, participations(rounds, cap))
 
     def describe(self) -> dict[str, Any]:
         """Everything the accountant's sampling follows from, as JSON values."""
@@ -133,9 +174,90 @@ class PaddedPoisson:
             "cohort": self.cohort_size,
         }
 
+    def _drawn(self, keystream: Keystream) -> NDArray[np.bool_]:
+        """Everybody's coins, flipped again until they fit the cohort."""
+        while True:
+            drawn = _coins(keystream, self._rate, self.population)
+            if np.count_nonzero(drawn) <= self.cohort_size:
+                return drawn
+
     @property
     def _rate(self) -> Fraction:
         return Fraction(self.expected) / self.population
+
+
+@dataclass(frozen=True)
+class SelfSampling:
+    """Carriers drawn by padded Poisson, each of whom includes its data by a coin of its own.
+
+    A carrier whose coin says no sends zeros with its noise share, in the same form, size and time.
+
+    Guarantee: against the server, which knows the carriers and not their coins, a client contributes to a round with
+    probability at most `coin`; against readers, who know neither, with at most the product of both rates. It holds if
+    every client flips its coin from its own secret randomness.
+
+    Args:
+        carriers: Who carries; with `expected` equal to `population` everybody does, every round.
+        coin: Probability that a carrier includes its data, in (0, 1).
+
+    >>> SelfSampling(PaddedPoisson(population=100, expected=40), coin=0.25).expected
+    10.0
+    """
+
+    carriers: PaddedPoisson
+    coin: float
+
+    def __post_init__(self) -> None:
+        checks.probability("coin", self.coin)
+
+    @property
+    def population(self) -> int:
+        """Number of clients."""
+        return self.carriers.population
+
+    @property
+    def expected(self) -> float:
+        """Expected number of clients whose data is in a round: the public divisor."""
+        return self.carriers.expected * self.coin
+
+    @property
+    def sampling_rate(self) -> float:
+        """Probability that a client contributes to a round, against readers."""
+        return min(1.0, math.nextafter(self.carriers.sampling_rate * self.coin, 1.0))
+
+    @property
+    def cohort_size(self) -> int:
+        """The fixed number invited."""
+        return self.carriers.cohort_size
+
+    def draw(
+        self, keystream: Keystream, *, number: int = 0, capped: Iterable[int] | NDArray[np.bool_] = ()
+    ) -> Draw:
+        """Draw carriers, and flip their coins for them, as a simulation must; see `PaddedPoisson.draw`."""
+        draw = self.carriers.draw(keystream, number=number, capped=capped)
+        coins = _coins(keystream, Fraction(self.coin), len(draw.invited))
+        return Draw(draw.invited, draw.contributes & coins)
+
+    def readers_event(self, event: NoiseEvent, rounds: int, cap: int | None = None) -> Composed:
+        """What `rounds` rounds cost against readers: both coins."""
+        return Composed(Poisson(event, self.sampling_rate), checks.integer("rounds", rounds, 0))
+
+    def server_event(self, event: NoiseEvent, rounds: int, cap: int | None = None) -> Composed:
+        """What `rounds` rounds cost against the server: carrying every round, each amplified by the coin.
+
+        A cap counts coins that fell yes, which the server does not see: it never adds, and is not counted.
+        """
+        return Composed(Poisson(event, self.coin), checks.integer("rounds", rounds, 0))
+
+    def describe(self) -> dict[str, Any]:
+        """Everything the accountant's sampling follows from, as JSON values."""
+        return {**self.carriers.describe(), "kind": "self-sampling", "coin": self.coin}
+
+
+def participations(rounds: int, cap: int | None) -> int:
+    """Most rounds one client can contribute to."""
+    checks.integer("rounds", rounds, 0)
+    return rounds if cap is None else min(rounds, checks.integer("max_participations", cap, 1))
 
 
 def _coins(keystream: Keystream, rate: Fraction, count: int) -> NDArray[np.bool_]:
@@ -151,7 +273,7 @@ def _coins(keystream: Keystream, rate: Fraction, count: int) -> NDArray[np.bool_
     return coins
 
 
-def _choose(keystream: Keystream, pool: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+def choose(keystream: Keystream, pool: NDArray[np.intp], count: int) -> NDArray[np.intp]:
     """`count` members of `pool`, uniform without replacement: those with the smallest random keys."""
     if count == len(pool):
         return pool
@@ -163,7 +285,8 @@ def _choose(keystream: Keystream, pool: NDArray[np.intp], count: int) -> NDArray
             return pool[order[:count]]
 
 
-def _mask(capped: Iterable[int] | NDArray[np.bool_], population: int) -> NDArray[np.bool_]:
+def capped_mask(capped: Iterable[int] | NDArray[np.bool_], population: int) -> NDArray[np.bool_]:
+    """Clients at their cap, given as ids or as a mask, as a mask of shape (population,)."""
     if isinstance(capped, np.ndarray) and capped.dtype == np.bool_:
         if capped.shape != (population,):
             raise ParameterError(

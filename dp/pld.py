@@ -49,7 +49,7 @@ def poisson_epsilon(noise_multiplier: float, rate: float, count: int, delta: flo
 
     Args:
         noise_multiplier: z, above 0; below 0.05 the answer is that of no sampling.
-        rate: q, in (0, 1).
+        rate: q, in (0, 1]; at 1 nothing is sampled.
         count: At least 1.
         delta: In (0, 1).
 
@@ -57,7 +57,7 @@ def poisson_epsilon(noise_multiplier: float, rate: float, count: int, delta: flo
     2.53
     """
     unsampled = gaussian_epsilon(shift=math.sqrt(count) / noise_multiplier, delta=delta)
-    if noise_multiplier < _LEAST_NOISE:
+    if rate == 1 or noise_multiplier < _LEAST_NOISE:
         return unsampled
     present, absent = _poisson_losses(noise_multiplier, rate)
     epsilon = present.epsilon(count, delta)
@@ -74,14 +74,14 @@ def fixed_size_epsilon(noise_multiplier: float, rate: float, count: int, delta: 
 
     Args:
         noise_multiplier: z, above 0; below 0.1 the answer is that of no sampling.
-        rate: Sample size over population, in (0, 1).
+        rate: Sample size over population, in (0, 1].
         count: At least 1.
         delta: In (0, 1).
 
     Source: Zhu, Dong, Wang 2022 (2106.08567), theorem 11; `docs/tight-epsilon.md` for zero-out adjacency.
     """
     unsampled = gaussian_epsilon(shift=math.sqrt(count) / noise_multiplier, delta=delta)
-    if noise_multiplier < 2 * _LEAST_NOISE:
+    if rate == 1 or noise_multiplier < 2 * _LEAST_NOISE:
         return unsampled
     return min(unsampled, _fixed_size_losses(noise_multiplier / 2, rate).epsilon(count, delta))
 

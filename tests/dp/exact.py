@@ -38,3 +38,11 @@ def delta(first: Pmf, second: Pmf, epsilon: float) -> float:
     return max(
         float(np.maximum(first - scale * second, 0).sum()), float(np.maximum(second - scale * first, 0).sum())
     )
+
+
+def renyi(first: Pmf, second: Pmf, order: float) -> float:
+    """Renyi divergence of `first` from `second`, over the outcomes whose probabilities floats can hold."""
+    held = (first > 1e-280) & (second > 1e-280)
+    logs = order * np.log(first[held]) + (1 - order) * np.log(second[held])
+    largest = logs.max()
+    return float(largest + math.log(np.exp(logs - largest).sum())) / (order - 1)
