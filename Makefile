@@ -10,8 +10,10 @@ WORKERS ?= 2
 demo: $(VENV)/.stamp-demo  ## train on MNIST over masked, noised sums and write the report
 	$(BIN)/veilsum simulate mnist --fallback --output veilsum-runs/demo --fresh
 
-test: $(VENV)/.stamp-test check  ## every check and the whole suite
+test: $(VENV)/.stamp-test .venv-tf/.stamp-test check  ## every check and the whole suite, in both environments
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not drill"
+	@echo "--- beside TensorFlow 2.15, tensorflow-privacy and numpy 1.26:"
+	.venv-tf/bin/python -m pytest -n $(WORKERS) -m "not drill" -W default tests/secagg tests/dp tests/examples/test_tensorflow_privacy.py
 
 check: $(VENV)/.stamp-test  ## format, lint, types, import contracts, doctests
 	$(BIN)/ruff format --check .
@@ -26,6 +28,12 @@ drills: $(VENV)/.stamp-test  ## the long ones: kill drills, deep fuzzing
 format: $(VENV)/.stamp-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+.venv-tf/.stamp-test: pyproject.toml .ci/constraints-tf.txt | $(BIN)/python
+	@echo "Installing Veilsum beside tensorflow-privacy into .venv-tf (once) ..."
+	$(PYTHON) -m venv .venv-tf
+	.venv-tf/bin/python -m pip --disable-pip-version-check install --quiet --constraint .ci/constraints-tf.txt --editable ".[tensorflow]" pytest pytest-xdist hypothesis cryptography-vectors
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .venv-tf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
