@@ -93,6 +93,10 @@ class DiscreteGaussian:
         count = shape if isinstance(shape, int) else math.prod(shape)
         return _sampler(self.stddev).sample(count, keystream).reshape(shape)
 
+    def add_to(self, vector: NDArray[np.int64], entropy: Keystream | None = None) -> None:
+        """Add to each element of a one-dimensional array what `sample` would draw: no second array of that size."""
+        _sampler(self.stddev).add_to(vector, Keystream() if entropy is None else entropy)
+
     def log_pmf(self, k: float | NDArray[np.int64]) -> NDArray[np.float64]:
         """Natural logarithm of the probability of each integer in `k`."""
         return -((np.asarray(k, dtype=np.float64) / self.stddev) ** 2) / 2 - math.log(self._moments[0])
@@ -141,10 +145,15 @@ class _Blocks:
 
     def sample(self, count: int, keystream: Keystream) -> NDArray[np.int64]:
         """Draw `count` independent values."""
-        if count <= _PIECE:
-            return self._sample_piece(count, keystream)
-        pieces = [min(_PIECE, count - start) for start in range(0, count, _PIECE)]
-        return np.concatenate([self._sample_piece(size, keystream) for size in pieces])
+        values = np.zeros(count, dtype=np.int64)
+        self.add_to(values, keystream)
+        return values
+
+    def add_to(self, values: NDArray[np.int64], keystream: Keystream) -> None:
+        """Add the values that `sample` would give to a one-dimensional array."""
+        for start in range(0, len(values), _PIECE):
+            piece = values[start : start + _PIECE]
+            piece += self._sample_piece(len(piece), keystream)
 
     def _sample_piece(self, count: int, keystream: Keystream) -> NDArray[np.int64]:
         block = self._blocks.sample(count, keystream)

@@ -70,13 +70,33 @@ class InverseCDF:
     def sample(self, count: int, keystream: Keystream) -> NDArray[np.int64]:
         """Draw `count` independent values."""
         values = np.empty(count, dtype=np.int64)
+
+        def put(start: int, entries: NDArray[np.int32]) -> None:
+            values[start : start + len(entries)] = entries
+
+        where, rest = self._draw(count, keystream, put)
+        values[where] = rest
+        return values
+
+    def add_to(self, values: NDArray[np.int64], keystream: Keystream) -> None:
+        """Add the values that `sample` would give to a one-dimensional array, without a second array of its size."""
+
+        def put(start: int, entries: NDArray[np.int32]) -> None:
+            values[start : start + len(entries)] += entries
+
+        where, rest = self._draw(len(values), keystream, put)
+        values[where] += rest
+
+    def _draw(
+        self, count: int, keystream: Keystream, put: Callable[[int, NDArray[np.int32]], None]
+    ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Level 1 for all, handed to `put` by blocks, with 0 for the undecided; then their places and values."""
         mask = np.uint32((1 << self._low_bits) - 1)
         limit = np.int32(self._undecided << self._low_bits)
         size = min(count, _BLOCK)
         words, index = np.empty(size, dtype="<u4"), np.empty(size, dtype=np.intp)
         entries, open_ = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.bool_)
-        places: list[NDArray[np.intp]] = []
-        prefixes: list[NDArray[np.intp]] = []
+        places, prefixes = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
         for start in range(0, count, _BLOCK):
             if count - start < size:
                 size = count - start
@@ -90,14 +110,12 @@ class InverseCDF:
             np.equal(entries.view(np.uint32) & mask, mask, out=open_)
             open_ |= entries >= limit
             entries >>= self._low_bits
-            values[start : start + size] = entries
             place = np.flatnonzero(open_)
+            entries[place] = 0
+            put(start, entries)
             places.append(place + start)
             prefixes.append((index[place] << self._low_bits) | words[place])
-        if places:
-            where = np.concatenate(places)
-            values[where] = self._search(np.concatenate(prefixes), keystream)
-        return values
+        return np.concatenate(places), self._search(np.concatenate(prefixes), keystream)
 
     def _search(self, prefixes: NDArray[np.intp], keystream: Keystream) -> NDArray[np.int64]:
         """Level 2: complete 32-bit prefixes of V to 64 bits and search among the cuts."""

@@ -80,14 +80,16 @@ class Skellam:
         Returns:
             An int64 array of that shape.
         """
-        keystream = Keystream() if entropy is None else entropy
-        count = shape if isinstance(shape, int) else math.prod(shape)
-        shares = math.ceil(self.variance / _LARGEST_DIRECT)
-        sampler = _sampler(self.variance, shares)
-        values = sampler.sample(count, keystream)
-        for _ in range(shares - 1):
-            values += sampler.sample(count, keystream)
+        values = np.zeros(math.prod(shape) if isinstance(shape, tuple) else shape, dtype=np.int64)
+        self.add_to(values, entropy)
         return values.reshape(shape)
+
+    def add_to(self, vector: NDArray[np.int64], entropy: Keystream | None = None) -> None:
+        """Add to each element of a one-dimensional array what `sample` would draw: no second array of that size."""
+        keystream = Keystream() if entropy is None else entropy
+        shares = math.ceil(self.variance / _LARGEST_DIRECT)
+        for _ in range(shares):
+            _sampler(self.variance, shares).add_to(vector, keystream)
 
     def log_pmf(self, k: float | NDArray[np.int64]) -> NDArray[np.float64]:
         """Natural logarithm of the probability of each integer in `k`, to about nine digits."""

@@ -144,6 +144,15 @@ def test_shape_stream_and_fresh_noise() -> None:
     assert once == again
 
 
+@pytest.mark.parametrize("stddev", [3.0, 700.0, 10_000.0])
+@pytest.mark.parametrize("count", [0, 1, 40_000, 300_000])
+def test_noise_added_in_place_is_the_noise_that_is_drawn(stddev: float, count: int) -> None:
+    noise = DiscreteGaussian(stddev=stddev)
+    vector = np.arange(count, dtype=np.int64)
+    noise.add_to(vector, Keystream.seeded(KEY))
+    np.testing.assert_array_equal(vector, np.arange(count) + noise.sample(count, Keystream.seeded(KEY)))
+
+
 def test_stream_is_pinned() -> None:
     """One key, one noise vector, on every machine and in every version: replays depend on it."""
     drawn = [

@@ -108,6 +108,10 @@ def test_far_tail_joins_on() -> None:
 def test_shape_and_pinned_stream() -> None:
     assert Skellam(variance=4.0).sample((3, 4)).shape == (3, 4)
     assert Skellam(variance=4.0).sample(0).dtype == np.int64
+    vector = np.arange(20_000)
+    Skellam(variance=4.0).add_to(vector, Keystream.seeded(KEY))
+    drawn = Skellam(variance=4.0).sample(20_000, Keystream.seeded(KEY))
+    np.testing.assert_array_equal(vector, np.arange(20_000) + drawn)
     drawn = [Skellam(variance=v).sample(5, Keystream.seeded(KEY)).tolist() for v in (1.0, 490_000.0, 1e8)]
     assert drawn == [[-1, 0, 1, -3, -1], [-562, -337, 967, -2036, -637], [-713, -3871, -4004, -14504, 1501]]
 
