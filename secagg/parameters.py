@@ -28,6 +28,7 @@ from secagg.binding import enc, split
 from secagg.errors import ParameterError
 from secagg.graph_parameters import complete_threshold, graph_parameters, unmet_conditions
 from secagg.ring import word_dtype
+from secagg.shamir import MAX_SHARES
 
 __all__ = ["Adversary", "Graph", "KeyAgreement", "RoundParameters", "Vector"]
 
@@ -220,6 +221,11 @@ class RoundParameters:
         """Refuse values out of range."""
         _within("the number of clients", self.clients, 2, MAX_CLIENTS)
         _within("the round", self.round, 0, 2**63 - 1)
+        if self.neighbours >= MAX_SHARES:
+            raise ParameterError(
+                f"{self.neighbours} neighbours need {self.neighbours + 1} shares of a secret and there are "
+                f"{MAX_SHARES}; use graph='sparse'"
+            )
         _within("the threshold", self.threshold, 2, self.neighbours + 1)
         _within("the number of conditional secrets", self.conditional_secrets, 0, 1000)
         _within("the floor of survivors", self.minimum_survivors, 2, self.clients)

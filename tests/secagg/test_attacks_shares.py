@@ -1,0 +1,288 @@
+"""Byzantine dealers and holders: the sum is exact or nothing is released, and blame falls right or not at all.
+
+Rows of the attack table: bad ciphertexts to one or all, one wrong share, a polynomial of too high a degree, a top
+word out of range, shares at points 0 or p, words outside the field, wrong records at the end, false complaints.
+"""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+import secagg.client
+from secagg import AuthenticationFailed, Fault, MalformedMessage, ParameterError, TooFewClients, shamir
+from secagg.client import Client
+from secagg.messages import HEADER_BYTES
+from tests.secagg.rounds import Round, choose, identity_of
+
+BAD = 3
+ACCEPTED_ANOTHER = "it revealed another share than it had accepted"
+COMPLAINED = "the holder complained of its share"
+
+
+class BentDealer(Client):
+    """A client whose rows of records, one per holder, are bent before they are hashed and sealed."""
+
+    bend = staticmethod(lambda rows: rows)
+    seeds = staticmethod(lambda seeds: seeds)
+
+    def _deal(self, secrets):
+        honest = secagg.client.deal
+
+        def bent(seeds, codec, **settings):
+            return self.bend(honest(self.seeds(seeds), codec, **settings))
+
+        with patch("secagg.client.deal", bent):
+            return super()._deal(secrets)
+
+
+def malicious(*, bend=None, seeds=None, clients=9, **settings):
+    round_ = Round(choose(clients=clients, adversary="malicious", **settings))
+    bad = round_.clients[BAD]
+    dealer = BentDealer(
+        round_.parameters, BAD, identity=identity_of(BAD), identities=bad._identities, rule=bad._rule
+    )
+    dealer.bend = bend or BentDealer.bend
+    dealer.seeds = seeds or BentDealer.seeds
+    round_.clients[BAD] = dealer
+    return round_
+
+
+def record(round_, index):
+    """Where one record of a row is."""
+    width = round_.server._codec.record_bytes
+    return slice(index * width, (index + 1) * width)
+
+
+def bend_sealed(round_, holders, *, hashes=False):
+    """Bend one byte of a sealed row, or of a hash row, of each of `holders` on its way to the server."""
+    codec = round_.server._codec
+    width = codec.hash_row_bytes if hashes else codec.row_bytes
+
+    def bend(client, message):
+        if client != BAD:
+            return message
+        bent = bytearray(message)
+        for holder in holders:
+            rows = HEADER_BYTES + 32
+            place = holder - (holder > BAD)
+            if hashes:
+                rows += 8 * codec.row_bytes
+                place = holder
+            bent[rows + place * width] ^= 1
+        return bytes(bent)
+
+    return bend
+
+
+@pytest.mark.parametrize("hashes", [False, True])
+def test_a_bad_ciphertext_or_hash_for_one_holder_stops_nobody(hashes):
+    round_ = Round(choose(clients=9, adversary="malicious")).play_until("share")
+    round_.play(up=bend_sealed(round_, [5], hashes=hashes))
+    result = round_.finish()
+    assert result.totals["v"].tolist() == round_.plain(range(9))
+    assert round_.server.faults == (Fault(BAD, 5, COMPLAINED),)
+
+
+@pytest.mark.parametrize("silent", [(), (BAD,)])
+def test_bad_ciphertexts_for_all_abort_and_name_the_pairs(silent):
+    """Nobody can answer for the dealer; every complaint names it or the holder, and no holder stands alone."""
+    round_ = Round(choose(clients=9, adversary="malicious")).play_until("share")
+    round_.play(up=bend_sealed(round_, [c for c in range(9) if c != BAD]))
+    round_.play(silent=silent)
+    with pytest.raises(TooFewClients, match=f"share holders of client {BAD}"):
+        round_.finish()
+    assert {fault.dealer for fault in round_.server.faults} == {BAD}
+    assert {fault.holder for fault in round_.server.faults} == set(range(9)) - {BAD}
+
+
+def test_enough_bad_ciphertexts_below_the_threshold_still_give_the_sum():
+    round_ = Round(choose(clients=9, adversary="malicious")).play_until("share")
+    spoilt = [0, 1, 2, 4]
+    assert 9 - len(spoilt) == round_.parameters.threshold
+    round_.play(up=bend_sealed(round_, spoilt))
+    assert round_.finish().totals["v"].tolist() == round_.plain(range(9))
+
+
+def wrong_share(rows, index, holders):
+    """Other records for some holders, which the dealer hashes and seals as if they were right."""
+    width = len(rows[0]) // 2
+    for holder in holders:
+        row = bytearray(rows[holder])
+        row[index * width + 20 : index * width + 22] = b"\x01\x02"
+        rows[holder] = bytes(row)
+    return rows
+
+
+def test_one_wrong_share_that_was_committed_to_names_the_dealer_alone():
+    round_ = malicious(bend=lambda rows: wrong_share(rows, 0, [0]))
+    round_.play_until("unmask")
+    with pytest.raises(AuthenticationFailed) as caught:
+        round_.finish()
+    assert caught.value.sender == BAD
+    (fault,) = round_.server.faults
+    assert (fault.dealer, fault.holder) == (BAD, None)
+    assert fault.reason == "the shares it committed to give no secret at all"
+
+
+def test_a_wrong_share_that_nobody_needs_harms_nobody():
+    """Its holder is silent, so the right ones suffice."""
+    round_ = malicious(bend=lambda rows: wrong_share(rows, 0, [0]))
+    round_.play_until("unmask")
+    round_.play(silent=[0])
+    assert round_.server.result.totals["v"].tolist() == round_.plain(range(9))
+
+
+def test_a_polynomial_of_too_high_a_degree_names_the_dealer():
+    def higher(rows):
+        """Deal the same secret again with a higher threshold, keeping salts and the second secret."""
+        words = shamir.share([bytes(32)], threshold=9, shares=9, entropy=np.random.default_rng(1).bytes)
+        width = len(rows[0]) // 2
+        return [row[:16] + words[0, i].astype("<u2").tobytes() + row[width:] for i, row in enumerate(rows)]
+
+    round_ = malicious(bend=higher).play_until("unmask")
+    with pytest.raises(AuthenticationFailed) as caught:
+        round_.finish()
+    assert caught.value.sender == BAD
+    assert [(f.dealer, f.holder) for f in round_.server.faults] == [(BAD, None)]
+
+
+def test_consistent_shares_of_another_secret_name_the_dealer():
+    round_ = malicious(seeds=lambda seeds: [b"x" * 32, *seeds[1:]]).play_until("unmask")
+    with pytest.raises(AuthenticationFailed):
+        round_.finish()
+    (fault,) = round_.server.faults
+    assert fault == Fault(BAD, None, "the shares it committed to give another secret than it committed to")
+
+
+def test_shares_of_another_mask_seed_show_when_the_dealer_drops_out():
+    round_ = malicious(seeds=lambda seeds: [seeds[0], b"x" * 32]).play_until("masked_input")
+    round_.play(silent=[BAD])
+    with pytest.raises(AuthenticationFailed):
+        round_.finish()
+    assert round_.server.faults[0].dealer == BAD
+
+
+def test_a_top_word_out_of_range_is_reported_not_folded():
+    """Words of a constant polynomial: each share is the secret itself, its top word 2."""
+
+    def constant(rows):
+        words = np.zeros(18, "<u2")
+        words[17] = 2
+        width = len(rows[0]) // 2
+        return [row[:16] + words.tobytes() + row[width:] for row in rows]
+
+    round_ = malicious(bend=constant).play_until("unmask")
+    with pytest.raises(AuthenticationFailed):
+        round_.finish()
+    assert [(f.dealer, f.holder) for f in round_.server.faults] == [(BAD, None)]
+
+
+def test_words_outside_the_field_are_complained_of_at_once():
+    def outside(rows):
+        row = bytearray(rows[0])
+        row[16:18] = shamir.PRIME.to_bytes(2, "little")
+        return [bytes(row), *rows[1:]]
+
+    round_ = malicious(bend=outside)
+    assert round_.finish().totals["v"].tolist() == round_.plain(range(9))
+    assert round_.server.faults == (Fault(BAD, 0, COMPLAINED),)
+
+
+def test_nobody_ever_gets_the_share_at_point_zero_or_p():
+    """Places start at one, and a holder list that would reach p is refused."""
+    with pytest.raises(ParameterError, match="sparse"):
+        choose(clients=shamir.PRIME, graph="complete")
+    for round_ in (Round(choose()), Round(choose(adversary="malicious"))):
+        round_.play_until("done")
+    secrets = [bytes(32), b"\1" * 32]
+    dealt = shamir.share(secrets, threshold=2, shares=5, entropy=np.random.default_rng(0).bytes)
+    for index, secret in enumerate(secrets):
+        assert shamir.encode_share(dealt[index, 0]) != secret
+    with pytest.raises(ParameterError):
+        shamir.reconstruct([0, 1], dealt[:, :2])
+    with pytest.raises(ParameterError):
+        shamir.reconstruct([1, shamir.PRIME], dealt[:, :2])
+
+
+@pytest.mark.parametrize("at", [0, 20])
+def test_a_holder_that_reveals_another_share_is_named_alone_and_its_record_left_out(at):
+    """Salt or share: both are under the dealer's hash."""
+    round_ = Round(choose(clients=9, adversary="malicious")).play_until("unmask")
+
+    def bend(client, message):
+        if client != 5:
+            return message
+        bent = bytearray(message)
+        bent[HEADER_BYTES + record(round_, BAD).start + at] ^= 1
+        return bytes(bent)
+
+    round_.play(up=bend)
+    assert round_.server.result.totals["v"].tolist() == round_.plain(range(9))
+    assert round_.server.faults == (Fault(None, 5, ACCEPTED_ANOTHER),)
+
+
+def test_a_record_with_a_word_outside_the_field_refuses_the_whole_message():
+    round_ = Round(choose(clients=9, adversary="malicious")).play_until("unmask")
+
+    def bend(client, message):
+        return message[:-2] + b"\xff\xff" if client == 5 else message
+
+    round_.play(up=bend)
+    assert isinstance(round_.refused[5], MalformedMessage)
+    assert round_.refused[5].sender == 5
+    assert round_.server.result.totals["v"].tolist() == round_.plain(range(9))
+
+
+def test_a_false_complaint_withholds_that_share_only_and_bans_nobody():
+    round_ = Round(choose(clients=9, adversary="malicious")).play_until("masked_input")
+
+    def complain(client, message):
+        if client != 5:
+            return message
+        return message[:HEADER_BYTES] + b"\x01" + message[HEADER_BYTES + 1 :]
+
+    round_.clients[5]._secrets.rows = []
+    round_.play(up=complain)
+    lying = round_.clients[5]
+    lying._secrets.rows[0] = None
+    result = round_.finish()
+    assert result.totals["v"].tolist() == round_.plain(range(9))
+    assert round_.server.faults == (Fault(0, 5, COMPLAINED),)
+
+
+def test_a_complaint_about_somebody_who_shared_nothing_is_refused():
+    round_ = Round(choose(clients=9)).play_until("share")
+    round_.play(silent=[0])
+    round_.play(up=lambda c, m: m[:HEADER_BYTES] + b"\x01" + m[HEADER_BYTES + 1 :] if c == 5 else m)
+    assert isinstance(round_.refused[5], MalformedMessage)
+    assert round_.finish().survivors == (1, 2, 3, 4, 6, 7, 8)
+
+
+def test_honest_holders_are_never_named_alone_whatever_a_dealer_does():
+    """A dealer that bends records, hashes and ciphertexts at random, forty times, fixed seed."""
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        index, holders = int(rng.integers(2)), rng.choice(9, int(rng.integers(1, 9)), replace=False).tolist()
+        round_ = malicious(bend=lambda rows, i=index, h=holders: wrong_share(rows, i, h))
+        round_.play_until("share")
+        spoilt = [h for h in rng.choice(9, 2, replace=False).tolist() if h != BAD]
+        round_.play(up=bend_sealed(round_, spoilt, hashes=bool(rng.integers(2))))
+        try:
+            round_.play(silent=[BAD] if rng.integers(2) else [])
+            total = round_.finish()
+        except (AuthenticationFailed, TooFewClients):
+            total = None
+        if total is not None:
+            assert total.totals["v"].tolist() == round_.plain(total.survivors)
+        assert all(fault.dealer == BAD for fault in round_.server.faults)
+
+
+def test_in_semi_honest_mode_wrong_shares_release_nothing_and_blame_nobody():
+    round_ = Round(choose(clients=9)).play_until("unmask")
+    round_.play(
+        up=lambda c, m: m[:HEADER_BYTES] + b"\x01\x02" + m[HEADER_BYTES + 2 :] if c == 0 else m, close=False
+    )
+    with pytest.raises(AuthenticationFailed, match="client 0"):
+        round_.server.advance()
+    assert round_.server.faults == ()
