@@ -35,7 +35,7 @@ class RegistryUnavailable(DatasetError):
         reason: Why, in a few words.
     """
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: str = "no package registry answered") -> None:
         super().__init__(message)
         self.reason = reason
 
