@@ -104,6 +104,9 @@ def test_a_live_round_is_neither_copied_nor_pickled(attempt):
             attempt(client)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:os.fork:RuntimeWarning"
+)  # JAX, where another test loaded it, warns of forks.
 @pytest.mark.parametrize("call", ["receive", "mask"])
 def test_a_forked_child_cannot_go_on_and_its_parent_can(call):
     round_ = Round(choose()).play_until("masked_input")
