@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dp.cohorts import PaddedPoisson, _coins
+from dp.accounting import epsilon
+from dp.cohorts import PaddedPoisson, SelfSampling, _coins
 from dp.errors import ParameterError
 from dp.events import Composed, Gaussian, Poisson
 from dp.keystream import Keystream
@@ -161,3 +162,35 @@ def test_foreign_capped_clients_are_refused():
     for capped in ([10], [-1], np.zeros(9, dtype=bool)):
         with pytest.raises(ParameterError, match="apped"):
             sampler.draw(stream(0), capped=capped)
+
+
+def test_a_carriers_own_coin_holds_against_the_server():
+    """Coin .25 over 20 rounds: 4.2 against the server, where 10 draws of a padded cohort cost 10.7."""
+    sampler = SelfSampling(PaddedPoisson(100, 100), 0.25)
+    server = epsilon(sampler.server_event(Gaussian(1.5), 20), delta=1e-5)
+    assert server == pytest.approx(4.2, abs=0.05)
+    drawn = SelfSampling(PaddedPoisson(1000, 100), 0.25)
+    assert drawn.sampling_rate == pytest.approx(0.025)
+    assert epsilon(drawn.readers_event(Gaussian(1.5), 20), delta=1e-5) < server / 3
+
+
+@pytest.mark.parametrize(("scale", "accepted"), [(1, True), (2 / 3, False), (3 / 2, False)])
+def test_carriers_contribute_at_the_rate_of_their_coin(scale, accepted):
+    """Chi-squared over 200 clients and 400 draws at alpha = 1e-3; 2/3 and 3/2 of the rate are rejected."""
+    drawn, invited = contributions(SelfSampling(PaddedPoisson(200, 200), 0.25), 400)
+    assert invited.min() == 400
+    rate = 0.25 * scale
+    statistic = np.sum((drawn - 400 * rate) ** 2) / (400 * rate * (1 - rate))
+    assert (stats.chi2.sf(statistic, 200) > 1e-3) == accepted
+
+
+def test_a_capped_carrier_never_contributes():
+    drawn, _ = contributions(SelfSampling(PaddedPoisson(50, 50), 0.5), 50, capped=[3])
+    assert drawn[3] == 0
+    assert drawn.min(where=np.arange(50) != 3, initial=50) > 0
+
+
+@pytest.mark.parametrize("coin", [0, 1, -0.5, float("nan")])
+def test_a_coin_has_two_sides(coin):
+    with pytest.raises(ParameterError, match="coin"):
+        SelfSampling(PaddedPoisson(50, 50), coin)

@@ -1,0 +1,117 @@
+"""Mechanisms that trust the server: said in so many words, priced as infinite, and right about their noise."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dp.accounting import epsilon, epsilon_of
+from dp.central import CentralFloatGaussianNotFloatingPointSafe, CentralGaussian, CentralMatrix
+from dp.cohorts import PaddedPoisson
+from dp.errors import CohortMismatch, ParameterError
+from dp.events import Composed, Gaussian
+from dp.fixed_cohorts import FixedOrder
+from dp.keystream import Keystream
+
+GOOD = {"noise_multiplier": 1.5, "sensitivity": 1000.0, "dimension": 2000, "trusted_server": True}
+KINDS = [CentralGaussian, CentralFloatGaussianNotFloatingPointSafe]
+
+
+def matrix(**changes):
+    return CentralMatrix(**{**GOOD, "bands": 4, **changes})
+
+
+@pytest.mark.parametrize("kind", [*KINDS, matrix])
+@pytest.mark.parametrize("trusted", [False, None, 1])
+def test_trust_is_asked_for_in_so_many_words(kind, trusted):
+    with pytest.raises(ParameterError, match="trusted_server=True"):
+        kind(**{**GOOD, "trusted_server": trusted})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_promised_against_a_server_that_is_trusted(kind):
+    sampler = PaddedPoisson(3000, 300)
+    costs = epsilon_of(kind(**GOOD), sampler, 50, 1e-5)
+    assert costs.server == math.inf
+    assert costs.readers == pytest.approx(2.530, abs=1e-3)
+    assert epsilon_of(kind(**GOOD), sampler, 0, 1e-5).server == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_noise_has_the_stated_deviation(kind):
+    """Mean square of 2000 coordinates within five standard errors; 2/3 and 3/2 of the deviation are outside."""
+    noise = kind(**GOOD).noise(Keystream.seeded(bytes(32))).astype(float)
+    for factor, inside in [(1, True), (2 / 3, False), (3 / 2, False)]:
+        ratio = (noise**2).mean() / (factor * 1500.0) ** 2
+        assert (abs(ratio - 1) < 5 * math.sqrt(2 / 2000)) == inside
+
+
+@pytest.mark.parametrize("name", ["noise_multiplier", "sensitivity", "dimension"])
+@pytest.mark.parametrize("kind", [*KINDS, matrix])
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_bad_parameters_are_named(kind, name, value):
+    with pytest.raises(ParameterError, match=name):
+        kind(**{**GOOD, name: value})
+
+
+def test_the_factor_is_the_square_root_of_the_prefix_sum():
+    c = matrix(bands=12).coefficients / 2**16
+    square = np.convolve(c, c)[:12]
+    assert np.allclose(square, 1, atol=1e-4)
+
+
+def test_prefix_sums_carry_the_noise_of_the_literature():
+    """1024 rounds, 8 participations, 128 bands, joint multiplier 1: root mean square 10.3, fresh noise 64.0."""
+    rounds, mechanism = 1024, matrix(bands=128)
+    inverse = np.zeros(rounds)
+    column = np.zeros(rounds)
+    column[:128] = mechanism.coefficients / 2**16
+    inverse[0] = 1
+    for t in range(1, rounds):
+        inverse[t] = -(column[1 : t + 1] @ inverse[t - 1 :: -1][:t])
+    prefix = np.cumsum(inverse)
+    norm = math.sqrt(8) * math.sqrt((column**2).sum())
+    error = norm * math.sqrt(np.mean(np.cumsum(prefix**2)))
+    fresh = math.sqrt(8) * math.sqrt(np.mean(np.arange(1, rounds + 1)))
+    assert error == pytest.approx(10.3, abs=0.1)
+    assert fresh == pytest.approx(64.0, abs=0.1)
+
+
+def test_releases_are_the_sums_plus_the_correlated_noise_and_nothing_else():
+    """The same stream with and without data: the difference of the releases is the data, to the last bit of floats."""
+    mechanism = matrix(dimension=50)
+    sums = np.random.default_rng(1).integers(-(10**6), 10**6, (9, 50))
+    with_data, without = mechanism.start(), mechanism.start()
+    for t, total in enumerate(sums):
+        key = bytes([t + 1] * 32)
+        one = with_data.next(total, Keystream.seeded(key))
+        other = without.next(np.zeros(50, np.int64), Keystream.seeded(key))
+        assert np.allclose(one - other, total, atol=1e-3)
+
+
+def test_a_matrix_is_accounted_for_by_turns_and_only_in_a_fixed_order():
+    mechanism = matrix(bands=10)
+    order = FixedOrder(population=1000, expected=100)
+    costs = epsilon_of(mechanism, order, 25, 1e-5)
+    assert costs.server == math.inf
+    assert costs.readers == pytest.approx(epsilon(Composed(Gaussian(1.5), 3), delta=1e-5), rel=1e-9)
+    with pytest.raises(
+        CohortMismatch, match="turns are 10 rounds apart, and the noise is correlated over 11"
+    ):
+        epsilon_of(matrix(bands=11), order, 25, 1e-5)
+    with pytest.raises(CohortMismatch, match="random cohort"):
+        epsilon_of(mechanism, PaddedPoisson(1000, 100), 25, 1e-5)
+
+
+def test_a_sum_that_would_overflow_is_refused():
+    state = matrix(dimension=2).start()
+    with pytest.raises(ParameterError, match="overflow 64 bits"):
+        state.next(np.array([0, 2**50]), Keystream())
+    with pytest.raises(ParameterError, match="shape"):
+        state.next(np.zeros(3, np.int64), Keystream())
+
+
+def test_descriptions_say_what_they_are():
+    assert "not floating-point safe" in CentralFloatGaussianNotFloatingPointSafe(**GOOD).describe()["kind"]
+    assert matrix().describe()["bands"] == 4
+    assert CentralGaussian(**GOOD).describe()["noise_multiplier"] == 1.5
