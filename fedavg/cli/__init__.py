@@ -1,4 +1,4 @@
-"""The command line: `veilsum simulate`, `veilsum data`."""
+"""The command line: `veilsum simulate`, `budget`, `bench`, `data`."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ import typer
 import dp
 import fedavg
 import secagg
+from fedavg.cli.bench import bench
+from fedavg.cli.budget import budget
 from fedavg.cli.data import data
 from fedavg.cli.screen import Screen
 from fedavg.cli.simulate import simulate
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 app.command()(simulate)
 app.command()(data)
+app.add_typer(budget, name="budget")
+app.add_typer(bench, name="bench")
 
 
 def _show_version(wanted: bool) -> None:

@@ -180,6 +180,8 @@ def _epsilon_plot(result: Result) -> tuple[str, str, str]:
         "What the rounds so far cost one client, against each observer (logarithmic scale). The server knows who was"
         " drawn, so sampling does not help against it."
     )
+    if (cap := result.privacy.max_participations) is not None and cap < len(rounds):
+        caption += f" Against it the cost stops growing once a client has contributed {cap} times, its cap."
     if any(budget is not None for budget in budgets.values()):
         caption += " Dashed: the budgets."
     if not all(map(math.isfinite, costs["server"])):

@@ -15,7 +15,16 @@ import secagg
 from fedavg.cli import app as module
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("simulate", "--help"), ("data", "-h")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("simulate", "--help"),
+        ("data", "-h"),
+        ("budget", "plan", "-h"),
+        ("bench", "secagg", "-h"),
+    ],
+)
 def test_help_fits_80_columns(veilsum, arguments):
     ran = veilsum(*arguments)
     assert ran.code == 0

@@ -180,6 +180,12 @@ def test_budgets_are_drawn_dashed():
     assert "Dashed" not in render(run())
 
 
+def test_a_cap_that_is_reached_is_explained():
+    capped = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0, max_participations=2)
+    assert "once a client has contributed 2 times, its cap" in render(run(privacy=capped))
+    assert "its cap." not in render(run(rounds=2, privacy=capped))
+
+
 @pytest.mark.parametrize("rounds", [1, 2, 20])
 @pytest.mark.parametrize("evaluate", [None, lambda weights: {"loss": 12.5}, lambda weights: {"share": 1.0}])
 def test_few_or_many_rounds_and_any_measure_make_a_page(rounds, evaluate):
