@@ -227,7 +227,7 @@ class Codec:
         body = self._body(Kind.INBOX, data, end + rows * self.hash_row_bytes)
         return shared, body[start:end], body[end:]
 
-    def encode_masked_input(self, complaints: Mask, packed: Sequence[bytes]) -> bytes:
+    def encode_masked_input(self, complaints: Mask, packed: Sequence[memoryview]) -> bytes:
         """Write the complaints about neighbours and the packed vectors."""
         return self._encode(Kind.MASKED_INPUT, bitmap(complaints), *packed)
 

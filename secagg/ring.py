@@ -86,8 +86,11 @@ def packed_size(length: int, bits: int) -> int:
     return _PACKED.itemsize * bits * _row_width(length)
 
 
-def pack(vector: Words, bits: int) -> bytes:
+def pack(vector: Words, bits: int) -> memoryview:
     """Pack the low `bits` bits of every word of a one-dimensional vector.
+
+    Returns:
+        `packed_size` bytes, as a view, so that the message they go into is the only copy.
 
     >>> unpack(pack(as_words([5, 0, 7], 3), 3), length=3, bits=3)
     array([5, 0, 7], dtype=uint32)
@@ -108,7 +111,7 @@ def pack(vector: Words, bits: int) -> bytes:
             else:
                 np.left_shift(low, dtype.type(-shift), out=shifted)
                 np.bitwise_or(target, shifted, out=target, casting="unsafe")
-    return packed.tobytes()
+    return packed.reshape(-1).view(np.uint8).data
 
 
 def unpack(data: bytes | memoryview, *, length: int, bits: int) -> Words:
