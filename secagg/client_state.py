@@ -8,7 +8,7 @@ Not here: the round itself (`secagg.client`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,11 @@ from secagg.graph import Positions
 from secagg.identities import Identity, IdentityRoster
 from secagg.messages import Roster
 from secagg.parameters import RoundParameters, Vector
-from secagg.ring import Words, as_words, word_dtype
+from secagg.ring import Words, checked, word_dtype
 
 __all__ = ["Inputs", "Place", "Secrets", "SingleUse", "require_trust", "with_checks"]
 
-Inputs = Mapping[str, npt.NDArray[np.unsignedinteger[npt.NBitBase]]]
+Inputs = Mapping[str, npt.NDArray[np.unsignedinteger[Any]]]
 
 
 class SingleUse(Protocol):
@@ -85,5 +85,6 @@ def with_checks(values: npt.ArrayLike, vector: Vector) -> Words:
         raise ParameterError(
             f"the input {vector.name!r} has shape {np.shape(values)}; the round takes ({vector.length},)"
         )
-    checks = np.ones(vector.checks, word_dtype(vector.modulus_bits))
-    return np.concatenate([as_words(values, vector.modulus_bits), checks])
+    words = np.ones(vector.padded_length, word_dtype(vector.modulus_bits))
+    words[: vector.length] = checked(values, vector.modulus_bits)
+    return words

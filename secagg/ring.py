@@ -26,7 +26,17 @@ import numpy.typing as npt
 
 from secagg.errors import MalformedMessage, ParameterError
 
-__all__ = ["Words", "add_packed", "as_words", "pack", "packed_size", "reduce", "unpack", "word_dtype"]
+__all__ = [
+    "Words",
+    "add_packed",
+    "as_words",
+    "checked",
+    "pack",
+    "packed_size",
+    "reduce",
+    "unpack",
+    "word_dtype",
+]
 
 Words = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -46,8 +56,8 @@ def word_dtype(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
     return np.dtype("<u4" if bits <= 32 else "<u8")
 
 
-def as_words(values: npt.ArrayLike, bits: int) -> Words:
-    """Return a fresh word vector with the given values.
+def checked(values: npt.ArrayLike, bits: int) -> npt.NDArray[np.integer[Any]]:
+    """Return the given values as an array, once it is sure that they are ring elements; no copy is made.
 
     Args:
         values: a one-dimensional array of integers in [0, 2^bits), of any integer type and byte order.
@@ -55,11 +65,8 @@ def as_words(values: npt.ArrayLike, bits: int) -> Words:
 
     Raises:
         ParameterError: not one-dimensional, not integers, or a value out of range.
-
-    >>> as_words(np.array([1, 2], dtype=">i8"), 26)
-    array([1, 2], dtype=uint32)
     """
-    dtype = word_dtype(bits)
+    word_dtype(bits)
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ParameterError(
@@ -68,7 +75,16 @@ def as_words(values: npt.ArrayLike, bits: int) -> Words:
         )
     if array.size and (array.min() < 0 or int(array.max()) >> bits):
         raise ParameterError(f"a value lies outside [0, 2^{bits}); reduce it or use more modulus bits")
-    return array.astype(dtype)
+    return array
+
+
+def as_words(values: npt.ArrayLike, bits: int) -> Words:
+    """Return a fresh word vector with the given values, which `checked` looks at first.
+
+    >>> as_words(np.array([1, 2], dtype=">i8"), 26)
+    array([1, 2], dtype=uint32)
+    """
+    return checked(values, bits).astype(word_dtype(bits))
 
 
 def reduce(vector: Words, bits: int) -> None:

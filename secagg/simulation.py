@@ -13,7 +13,7 @@ Not here: networks that delay, reorder and forge (`secagg.testing`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -185,7 +185,7 @@ class Simulation(NamedTuple):
 
 
 def simulate(
-    inputs: Mapping[int, npt.NDArray[np.unsignedinteger[npt.NBitBase]]],
+    inputs: Mapping[int, npt.NDArray[np.unsignedinteger[Any]]],
     *,
     modulus_bits: int,
     graph: Graph | Literal["auto"] = "auto",
