@@ -7,8 +7,10 @@ already spent. Importing this package loads neither `dp_accounting` nor `scipy.s
 from __future__ import annotations
 
 from dp.accounting import RunAccountant, epsilon_of
+from dp.budget import plan
 from dp.calibration import calibrate
-from dp.cohorts import Draw, PaddedPoisson
+from dp.central import CentralFloatGaussianNotFloatingPointSafe, CentralGaussian, CentralMatrix
+from dp.cohorts import Draw, PaddedPoisson, Sampler, SelfSampling
 from dp.discrete_gaussian import DiscreteGaussian
 from dp.encoding import Block, Encoding
 from dp.errors import (
@@ -20,37 +22,56 @@ from dp.errors import (
     ParameterError,
     UnsupportedEvent,
 )
+from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.keystream import Keystream
 from dp.ledger import Ledger, Row
-from dp.mechanisms import DistributedDiscreteGaussian
+from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, Mechanism, NarrowDiscreteGaussian
 from dp.privacy import Epsilons, Privacy, delta_warning
+from dp.skellam import Skellam
+from dp.removable_noise import RemovableDiscreteGaussian
 from dp.statements import Statement, Statements, epsilon_text, statements
+from dp.verification import Verification, verify
 
 __all__ = [
     "Block",
     "BudgetExceeded",
+    "CentralFloatGaussianNotFloatingPointSafe",
+    "CentralGaussian",
+    "CentralMatrix",
     "CohortMismatch",
     "DPError",
     "DiscreteGaussian",
     "DistributedDiscreteGaussian",
+    "DistributedSkellam",
     "Draw",
     "Encoding",
     "Epsilons",
+    "FixedOrder",
+    "FixedSizeSample",
     "Keystream",
     "Ledger",
     "LedgerError",
+    "Mechanism",
+    "NarrowDiscreteGaussian",
     "NonFiniteInput",
     "PaddedPoisson",
     "ParameterError",
     "Privacy",
+    "RemovableDiscreteGaussian",
     "Row",
     "RunAccountant",
+    "Sampler",
+    "SelfSampling",
+    "Skellam",
     "Statement",
     "Statements",
     "UnsupportedEvent",
+    "Verification",
     "calibrate",
     "delta_warning",
     "epsilon_of",
     "epsilon_text",
+    "plan",
     "statements",
+    "verify",
 ]
