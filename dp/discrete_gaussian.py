@@ -228,7 +228,7 @@ def _gaussian_cuts(rate: Fraction, bits: int, mirror: int, extra: int = 0) -> li
     units and each truncation by 1, hence f_k by 3k + 2, w_k by 2 (k + 1)^2 and a sum of K weights by less
     than K^3 units; precision is chosen so that K^3 units, and likewise the tail left out, are less than
     2^-(bits + 40). With 32 guard bits a cut then errs by less than 4 in its last place, and where that leaves
-    its floor in doubt everything is done again with more bits.
+    its floor in doubt everything is done again with `extra` bits more.
     """
     reach = math.isqrt(int((bits + extra + 2 * _TAIL_BITS) / rate)) + 3
     precision = bits + extra + _TAIL_BITS + 3 * reach.bit_length() + 2
@@ -236,15 +236,16 @@ def _gaussian_cuts(rate: Fraction, bits: int, mirror: int, extra: int = 0) -> li
     if mirror == 0:
         weights[0] >>= 1
     sums = list(accumulate(weights))
-    scale = (1 << (precision + bits + _GUARD_BITS)) // (2 * sums[-1])
+    guard = _GUARD_BITS + extra
+    scale = (1 << (precision + bits + guard)) // (2 * sums[-1])
     last = (1 << (bits - 1)) - 1
     cuts: list[int] = []
     for partial in sums:
         cut = partial * scale >> precision
-        floor = (cut - 4) >> _GUARD_BITS
+        floor = (cut - 4) >> guard
         if floor >= last:
             break
-        if (cut + 4) >> _GUARD_BITS != floor:
+        if (cut + 4) >> guard != floor:
             return _gaussian_cuts(rate, bits, mirror, extra + 64)
         cuts.append(floor)
     return [*cuts, last]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,8 +54,16 @@ def test_exact_comparison_agrees_with_the_float_one(monkeypatch: pytest.MonkeyPa
     """With the band of doubt at 1, big integers decide every acceptance: same stream, same values."""
     blocks = _Blocks(40.0, largest_coarse=2)
     by_floats = blocks.sample(5_000, Keystream.seeded(KEY))
+    decided = []
+
+    def counted(*arguments: Any) -> bool:
+        decided.append(arguments)
+        return _bernoulli_exp(*arguments)
+
     monkeypatch.setattr(discrete_gaussian, "_FLOAT_BAND", 1.0)
+    monkeypatch.setattr(discrete_gaussian, "_bernoulli_exp", counted)
     np.testing.assert_array_equal(blocks.sample(5_000, Keystream.seeded(KEY)), by_floats)
+    assert len(decided) > 5_000
 
 
 def test_squeeze_is_off_where_a_block_is_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +130,14 @@ def test_cuts_are_the_floors_of_the_distribution_function(stddev: float, bits: i
     assert cuts == expected[: len(cuts)]
     assert cuts[-1] == 2 ** (bits - 1) - 1
     assert cuts[-2:-1] != cuts[-1:], "the table ends at the first cut of the tail"
+
+
+def test_cuts_in_doubt_are_made_again_with_more_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 4 guard bits instead of 32 half the floors are in doubt at first: the cuts come out the same."""
+    rate = 1 / (2 * Fraction(20) ** 2)
+    expected = _gaussian_cuts(rate, 64, 0)
+    monkeypatch.setattr(discrete_gaussian, "_GUARD_BITS", 4)
+    assert _gaussian_cuts(rate, 64, 0) == expected
 
 
 def test_probabilities_add_up_and_give_the_variance() -> None:

@@ -95,6 +95,20 @@ def test_tie_with_a_cut_is_resolved_by_its_next_bits(
     assert stream.left == [], "every level must have been reached"
 
 
+def test_values_too_large_for_a_guide_entry_are_searched_for() -> None:
+    """Uniform on -40,000..40,000: buckets with a single cut, but values beyond the 2^15 that an entry holds."""
+
+    def uniform(bits: int) -> list[int]:
+        cuts = [((2 * k + 1) << bits) // (2 * 80_001) for k in range(40_000)]
+        return [*cuts, (1 << (bits - 1)) - 1]
+
+    sampler = InverseCDF(uniform, mirror=0, bucket_bits=16)
+    for magnitude in (10, 32_000, 32_764, 32_765, 32_766, 32_767, 32_768, 39_999):
+        word = (uniform(64)[magnitude - 1] + uniform(64)[magnitude]) // 2
+        for value, bits in ((magnitude, word), (-magnitude, (1 << 64) - 1 - word)):
+            assert sampler.sample(1, Scripted([bits >> 32, bits & 0xFFFFFFFF])).item() == value
+
+
 def test_word_beyond_the_last_cut_finds_its_place_in_the_far_tail() -> None:
     """All-ones distance: the tail below 2^-64, where the 64-bit table ends, is sampled all the same."""
     cuts = cuts_of(10.0, 64, 0)

@@ -36,12 +36,14 @@ def test_rounding_is_unbiased_between_the_two_neighbours(value: float) -> None:
 
 
 def test_threshold_is_where_the_words_say() -> None:
-    """The share of words that round up is the fraction to 32 bits: the word at the threshold decides."""
+    """The share of words that round up is the fraction to 32 bits; the extreme words leave integers alone."""
 
     class Word(Keystream):
         def fill(self, buffer: np.ndarray) -> None:
             buffer[:] = np.int64(word)
 
+    for word in (-(2**31), 2**31 - 1):
+        np.testing.assert_array_equal(stochastic_round(np.arange(-9.0, 9.0), Word(KEY)), np.arange(-9, 9))
     threshold = round(0.3 * 2**32)
     for step, expected in ((-2, 0), (2, 1)):
         word = 2**31 - threshold + step
