@@ -42,7 +42,7 @@ def test_threshold_is_where_the_words_say() -> None:
         def fill(self, buffer: np.ndarray) -> None:
             buffer[:] = np.int64(word)
 
-    for word in (-(2**31), 2**31 - 1):
+    for word in (-(2**31), 2**31 - 1):  # noqa: B007 (the stream above yields it)
         np.testing.assert_array_equal(stochastic_round(np.arange(-9.0, 9.0), Word(KEY)), np.arange(-9, 9))
     threshold = round(0.3 * 2**32)
     for step, expected in ((-2, 0), (2, 1)):

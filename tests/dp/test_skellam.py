@@ -11,7 +11,7 @@ import pytest
 
 from dp import ParameterError, skellam
 from dp.keystream import Keystream
-from dp.skellam import Skellam, _enclosed_ratios, _skellam_cuts
+from dp.skellam import Skellam, _enclosed_ratios, _enclosed_sums, _skellam_cuts
 from tests.dp.goodness import chi_square_p
 
 KEY = bytes(range(32))
@@ -72,11 +72,26 @@ def test_ratios_are_enclosed() -> None:
     assert len(below) == len(k)
 
 
-def test_enclosure_that_is_too_wide_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With fewer bits than the cuts have, floors are in doubt at first: the cuts come out the same."""
+def test_tail_that_is_too_coarse_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without guard bits the sums end too early: the cuts come out the same."""
     expected = _skellam_cuts(Fraction(60), 64)
-    monkeypatch.setattr(skellam, "_GUARD_BITS", -24)
+    monkeypatch.setattr(skellam, "_GUARD_BITS", 0)
     assert _skellam_cuts(Fraction(60), 64) == expected
+
+
+def test_enclosure_that_is_too_wide_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower bounds that are 2^-65 too low at the first attempt put half the floors in doubt."""
+    expected = _skellam_cuts(Fraction(60), 64)
+    attempts = []
+
+    def widened(variance: Fraction, bits: int) -> tuple[list[int], list[int]]:
+        least, most = _enclosed_sums(variance, bits)
+        attempts.append(bits)
+        return (least, most) if len(attempts) > 1 else ([low - (low >> 65) for low in least], most)
+
+    monkeypatch.setattr(skellam, "_enclosed_sums", widened)
+    assert _skellam_cuts(Fraction(60), 64) == expected
+    assert len(attempts) == 2
 
 
 def test_shares_add_up_to_the_whole() -> None:
