@@ -25,16 +25,15 @@ Not here: what single use means on disk (`secagg.records`), what the server does
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
+from contextlib import suppress
 from typing import NoReturn
 
 import numpy as np
 
-from secagg import keys
+from secagg.agreement import Pairs, check_publics, edges_sealed, new_key_set
 from secagg.binding import (
     advert_statement,
-    associated_data,
     commitment,
     conditional_commitment,
     consistency_statement,
@@ -58,12 +57,15 @@ from secagg.errors import (
     TooFewClients,
 )
 from secagg.graph import holder_positions
+from secagg.hybrid import EDGE_BYTES
 from secagg.identities import Identity, IdentityRoster
+from secagg.keys import self_mask_keys
 from secagg.masking import apply_masks
 from secagg.messages import Codec, Mask, Roster, bitmap, decode_offer, kind_of
 from secagg.parameters import RoundParameters
 from secagg.phases import CLIENT, MASK, Kind, Phase, after
 from secagg.ring import pack
+from secagg.shamir import SECRET_BYTES
 
 __all__ = ["Client"]
 
@@ -245,11 +247,10 @@ class Client:
         if claimed != self._session:
             raise RefusedParameters("the offer names another session than its own parameters give")
         self._codec = Codec(self._parameters, self._session)
-        secrets.channel = keys.new_channel_pair(self._entropy(keys.KEY_BYTES))
         count = 2 + self._parameters.conditional_secrets
-        secrets.seeds = [self._entropy(keys.KEY_BYTES) for _ in range(count)]
-        secrets.mask = keys.derive_mask_pair(secrets.seeds[MASK_KEY], self._session)
-        publics = secrets.channel.public + secrets.mask.public
+        secrets.seeds = [self._entropy(SECRET_BYTES) for _ in range(count)]
+        secrets.keys = new_key_set(self._parameters, secrets.seeds[MASK_KEY], self._session, self._entropy)
+        publics = secrets.keys.publics
         signature = b"" if self._identity is None else self._identity.sign(self._statement(self._id, publics))
         return self._codec.encode_advertise(publics, signature)
 
@@ -264,10 +265,14 @@ class Client:
             len(roster.ids), own, neighbours=self._parameters.neighbours, seed=ring_seed(roster.hash)
         )
         self._require(len(holders), self._parameters.threshold, "share holders")
-        self._place = Place(roster, own, holders)
+        self._place = place = Place(roster, own, holders)
+        if self._parameters.is_hybrid:
+            place.sealers = ~edges_sealed(own, place.neighbours, place.clients)
         if self._identities is not None:
             self._check_identities(roster, self._identities)
-        self._agree(roster, secrets)
+        secrets.pairs = Pairs(
+            secrets.keys, self._parameters, self._context, self._id, roster, own, place.neighbours
+        )
         return self._deal(secrets)
 
     def _check_identities(self, roster: Roster, identities: IdentityRoster) -> None:
@@ -275,37 +280,16 @@ class Client:
         if strangers := set(roster.ids.tolist()) - identities.keys():
             raise InconsistentSets(f"client {min(strangers)} is not in the trusted roster")
         for position, peer in zip(self._place.neighbours.tolist(), self._place.peers, strict=True):
-            publics = roster.channel_key(position) + roster.mask_key(position)
-            identities.verify(peer, roster.signature(position), self._statement(peer, publics))
-
-    def _agree(self, roster: Roster, secrets: Secrets) -> None:
-        """Agree with every neighbour on the keys of the channel."""
-        own = secrets.channel
-        secrets.mask_keys, secrets.seal_keys, secrets.tag_keys = [], [], []
-        for position, peer in zip(self._place.neighbours.tolist(), self._place.peers, strict=True):
-            theirs = roster.channel_key(position)
-            root = keys.channel_root(own, theirs, self._context, peer)
-            secrets.seal_keys.append(
-                keys.directional("seal", root, own.public, theirs, me=self._id, them=peer)
-            )
-            if self._parameters.is_malicious:
-                secrets.tag_keys.append(
-                    keys.directional("tag", root, own.public, theirs, me=self._id, them=peer)
-                )
-            secrets.mask_keys.append(roster.mask_key(position))
+            statement = self._statement(peer, roster.publics(position))
+            identities.verify(peer, roster.signature(position), statement)
 
     def _own_position(self, roster: Roster, secrets: Secrets) -> int:
         """Refuse a roster that is too small, repeats a key, or lacks this client; return its position."""
         ids = roster.ids.tolist()
         self._require(len(ids), self._parameters.minimum_roster, "advertised clients")
-        keys.refuse_unsound(roster.channel_keys + roster.mask_keys, ids + ids)
+        check_publics(roster)
         own = int(np.searchsorted(roster.ids, self._id))
-        if (
-            own == len(ids)
-            or ids[own] != self._id
-            or roster.channel_key(own) != secrets.channel.public
-            or roster.mask_key(own) != secrets.mask.public
-        ):
+        if own == len(ids) or ids[own] != self._id or roster.publics(own) != secrets.keys.publics:
             raise InconsistentSets("the roster does not hold this client with the keys it advertised")
         return own
 
@@ -325,45 +309,49 @@ class Client:
             for row, holder in zip(rows, holders, strict=True)
         ]
         secrets.own_row = rows.pop(place.own_place)
-        sealed = [
-            keys.seal(key, row, associated_data(self._context, self._id, peer))
-            for row, (key, _), peer in zip(rows, secrets.seal_keys, place.peers, strict=True)
-        ]
+        sealed = [secrets.pairs.seal_row(index, row) for index, row in enumerate(rows)]
         commitments = [commitment(self._context, self._id, secrets.seeds[SELF_MASK])]
         for number, seed in enumerate(secrets.seeds[CONDITIONAL:], start=1):
             commitments.append(conditional_commitment(self._context, self._id, number, seed))
-        return codec.encode_share(commitments, sealed, hashes)
+        return codec.encode_share(commitments, sealed, hashes, secrets.pairs.edge_messages)
 
     def _on_inbox(self, data: bytes, secrets: Secrets) -> None:
         place = self._place
-        self._shared, sealed, hashes = self._codec.decode_inbox(
-            data, clients=place.clients, neighbours=place.neighbours
+        inbox = self._codec.decode_inbox(
+            data, clients=place.clients, neighbours=place.neighbours, sealers=place.sealers
         )
+        self._shared = inbox.shared
         if not self._shared[place.own]:
             raise InconsistentSets("this client sent its shares and is missing from the set of those who did")
         held = int(np.count_nonzero(self._shared[place.holders]))
         self._require(held, self._parameters.threshold, "share holders")
-        width, hash_width = self._codec.row_bytes, self._codec.hash_row_bytes
+        present = self._shared[place.neighbours]
+        edge_of = np.cumsum(present & place.sealers) - 1
         secrets.rows = [None] * len(place.peers)
-        for turn, index in enumerate(np.flatnonzero(self._shared[place.neighbours]).tolist()):
-            row = self._open(
-                sealed[turn * width : (turn + 1) * width], secrets.seal_keys[index][1], place.peers[index]
-            )
-            if row is not None and hash_width:
-                promised = hashes[turn * hash_width : (turn + 1) * hash_width]
-                if hash_row(row, self._codec, self._context, place.peers[index], self._id) != promised:
-                    row = None
-            secrets.rows[index] = row
+        for turn, index in enumerate(np.flatnonzero(present).tolist()):
+            edge = _piece(inbox.edges, EDGE_BYTES, edge_of[index]) if place.sealers[index] else b""
+            sealed = _piece(inbox.rows, self._codec.row_bytes, turn)
+            promised = _piece(inbox.hashes, self._codec.hash_row_bytes, turn)
+            secrets.rows[index] = self._open(index, sealed, bytes(edge), promised, secrets.pairs)
         if all(row is None for row in secrets.rows):
             raise AuthenticationFailed("nothing opened: the server showed the others another round")
 
-    def _open(self, sealed: memoryview, key: bytes, peer: int) -> bytes | None:
-        """The shares in a sealed row; None for one that does not open or holds no shares."""
-        try:
-            row = keys.open_sealed(key, sealed, associated_data(self._context, peer, self._id))
-        except AuthenticationFailed:
+    def _open(
+        self, index: int, sealed: memoryview, edge: bytes, promised: memoryview, pairs: Pairs
+    ) -> bytes | None:
+        """The shares in a sealed row; None for one that does not open, holds no shares, or is not as promised.
+
+        Raises:
+            AuthenticationFailed: the neighbour's edge key is due and cannot be trusted.
+        """
+        peer, row = self._place.peers[index], None
+        with suppress(AuthenticationFailed):
+            row = pairs.open_row(index, sealed, edge)
+        if not pairs.has_edge(index):
+            raise AuthenticationFailed(f"client {peer} sealed no edge key that can be trusted", sender=peer)
+        if row is None or not self._codec.holds_shares(row):
             return None
-        return row if self._codec.holds_shares(row) else None
+        return row if hash_row(row, self._codec, self._context, peer, self._id) == promised else None
 
     def _mask(self, inputs: Inputs, secrets: Secrets) -> bytes:
         vectors = self._parameters.vectors
@@ -385,12 +373,10 @@ class Client:
     def _masks(self, secrets: Secrets) -> list[tuple[list[bytes], int]]:
         """Keys and sign of the self mask and of the mask with every neighbour in U2, opened or not."""
         fields = [vector_fields(index, vector) for index, vector in enumerate(self._parameters.vectors)]
-        masks = [(keys.self_mask_keys(secrets.seeds[SELF_MASK], self._context, self._id, fields), 1)]
+        masks = [(self_mask_keys(secrets.seeds[SELF_MASK], self._context, self._id, fields), 1)]
         for index in np.flatnonzero(self._shared[self._place.neighbours]).tolist():
-            peer = self._place.peers[index]
-            theirs = secrets.mask_keys[index]
-            agreed = keys.mask_keys(secrets.mask, theirs, self._context, self._id, peer, fields)
-            masks.append((agreed, 1 if self._id < peer else -1))
+            sign = 1 if self._id < self._place.peers[index] else -1
+            masks.append((secrets.pairs.mask_keys(index, fields), sign))
         return masks
 
     def _on_survivors(self, data: bytes, secrets: Secrets) -> bytes:
@@ -416,7 +402,7 @@ class Client:
         tags = []
         for index in self._surviving_neighbours():
             statement = consistency_statement(self._context, self._id, self._place.peers[index], sets)
-            tags.append(hmac.digest(secrets.tag_keys[index][0], statement, "sha256"))
+            tags.append(secrets.pairs.sign_to(index, statement))
         return self._codec.encode_consistency(tags)
 
     def _on_tags(self, data: bytes, secrets: Secrets) -> bytes:
@@ -427,8 +413,7 @@ class Client:
         valid = 1
         for index, tag in zip(indices, tags, strict=True):
             statement = consistency_statement(self._context, self._place.peers[index], self._id, sets)
-            due = hmac.digest(secrets.tag_keys[index][1], statement, "sha256")
-            valid += hmac.compare_digest(tag, due)
+            valid += secrets.pairs.is_from(index, statement, tag)
         self._require(valid, self._parameters.threshold, "share holders that saw the same sets")
         return self._unmask(secrets)
 
@@ -451,3 +436,8 @@ class Client:
     def _require(self, have: int, need: int, what: str) -> None:
         if have < need:
             raise TooFewClients(have, need, what)
+
+
+def _piece(block: memoryview, width: int, turn: int) -> memoryview:
+    """The `turn`-th of the equally wide pieces of a block."""
+    return block[turn * width : (turn + 1) * width]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from secagg import keys
+from secagg.agreement import KeySet, Pairs
 from secagg.errors import ParameterError
 from secagg.graph import Positions
 from secagg.identities import Identity, IdentityRoster
@@ -36,26 +36,24 @@ class SingleUse(Protocol):
 class Secrets:
     """Everything that must be gone when the round is over. Lists run over the neighbours, by position."""
 
-    __slots__ = ("channel", "mask", "mask_keys", "own_row", "rows", "seal_keys", "seeds", "tag_keys")
+    __slots__ = ("keys", "own_row", "pairs", "rows", "seeds")
 
-    channel: keys.KeyPair
-    mask: keys.KeyPair
+    keys: KeySet
+    pairs: Pairs
     seeds: list[bytes]
-    mask_keys: list[bytes]
-    seal_keys: list[tuple[bytes, bytes]]
-    tag_keys: list[tuple[bytes, bytes]]
     rows: list[bytes | None]
     own_row: bytes
 
     def drop_all_but_shares(self) -> None:
         """Forget what no later step needs, once the input is masked."""
-        del self.channel, self.mask, self.seeds, self.mask_keys, self.seal_keys
+        del self.keys, self.seeds
+        self.pairs.drop_all_but_tags()
 
 
 class Place:
     """Where this client stands in the roster and on the graph; all public."""
 
-    __slots__ = ("clients", "holders", "neighbours", "own", "own_place", "peers")
+    __slots__ = ("clients", "holders", "neighbours", "own", "own_place", "peers", "sealers")
 
     def __init__(self, roster: Roster, own: int, holders: Positions) -> None:
         self.clients = len(roster.ids)
@@ -64,6 +62,7 @@ class Place:
         self.own_place = int(np.searchsorted(holders, own))
         self.neighbours = np.delete(holders, self.own_place)
         self.peers: list[int] = roster.ids[self.neighbours].tolist()
+        self.sealers = np.zeros(len(self.peers), np.bool_)
 
 
 def require_trust(

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from secagg.binding import enc, mask_info, pair_fields, self_mask_info
 from secagg.errors import AuthenticationFailed, MalformedMessage
+from secagg.hybrid import Edge
 
 __all__ = [
     "SEAL_OVERHEAD",
@@ -151,7 +152,13 @@ _LABELS = {label: enc(label) for label in ("seal", "tag")}
 
 
 def mask_keys(
-    own: KeyPair, peer: bytes, context: bytes, me: int, them: int, vectors: Sequence[bytes]
+    own: KeyPair,
+    peer: bytes,
+    context: bytes,
+    me: int,
+    them: int,
+    vectors: Sequence[bytes],
+    edge: Edge | None = None,
 ) -> list[bytes]:
     """Agree with a neighbour on the mask key of every vector.
 
@@ -162,13 +169,15 @@ def mask_keys(
         me: this client.
         them: the neighbour.
         vectors: `secagg.binding.vector_fields` of every vector.
+        edge: hybrid key agreement: the pair's edge key.
 
     Raises:
         MalformedMessage: the neighbour's key is of low order.
     """
-    key = HKDF.extract(_SHA256, context, _exchange(own, peer, them))
+    secret = _exchange(own, peer, them) + (b"" if edge is None else edge.key)
+    key = HKDF.extract(_SHA256, context, secret)
     ordered = (me, them, own.public, peer) if me < them else (them, me, peer, own.public)
-    pair = pair_fields(*ordered)
+    pair = pair_fields(*ordered) + (b"" if edge is None else enc(edge.digest))
     return [HKDFExpand(_SHA256, KEY_BYTES, mask_info(pair, vector)).derive(key) for vector in vectors]
 
 

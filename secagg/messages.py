@@ -10,10 +10,11 @@ Every message is a 38-byte header (magic, version, kind, session) and a body of 
 | kind | body |
 | --- | --- |
 | offer | server nonce (32), canonical parameters |
-| advertise | channel key (32), mask key (32), * signature (64) |
+| advertise | channel key (32), mask key (32), + hybrid channel and mask key (1,216 each), * signature (64) |
 | roster | per client, ascending: id (8, big-endian), its advertise body |
-| share | commitments of b and of m conditional secrets (32 each), a sealed row per neighbour, * a hash row per holder |
-| inbox | bitmap of U2 over the roster, the sealed row, * then the hash row, of every neighbour in U2 |
+| share | commitments of b and of m conditional secrets (32 each), a sealed row per neighbour, * a hash row per
+  holder, + an edge per neighbour that this client seals one for |
+| inbox | bitmap of U2 over the roster; of every neighbour in U2 its sealed row, * its hash row, + its edge |
 | masked_input | bitmap of complaints over the neighbours, every vector packed |
 | survivors | bitmap of U3 over the roster |
 | consistency | * a tag (32) for every neighbour in U3 |
@@ -21,8 +22,9 @@ Every message is a 38-byte header (magic, version, kind, session) and a body of 
 | unmask | a share record per dealer in U2 among the holder's list, its complaints left out; then, for every
   revealed conditional secret, a record per such dealer in U3 |
 
-Fields marked * exist in malicious mode only. A share record is a salt (16, malicious mode) and a share (36); a
-sealed row holds the records of b, of the mask key's seed and of m conditional secrets; a hash row their hashes.
+Fields marked * exist in malicious mode only, fields marked + under hybrid key agreement only. A share record is
+a salt (16, malicious mode) and a share (36); a sealed row holds the records of b, of the mask key's seed and of
+m conditional secrets; a hash row their hashes.
 
 A change of any byte here must raise `secagg.binding.PROTOCOL_VERSION`; `tests/vectors` pins the bytes.
 
@@ -41,6 +43,7 @@ import numpy.typing as npt
 
 from secagg.binding import PROTOCOL_VERSION, enc
 from secagg.errors import MalformedMessage
+from secagg.hybrid import EDGE_BYTES, HYBRID_KEY_BYTES, SEALED_OVERHEAD
 from secagg.identities import SIGNATURE_BYTES
 from secagg.keys import KEY_BYTES, SEAL_OVERHEAD
 from secagg.parameters import RoundParameters
@@ -96,29 +99,74 @@ class Roster(NamedTuple):
 
     Attributes:
         ids: client ids, ascending.
-        channel_keys: the channel keys, concatenated in that order.
-        mask_keys: the mask keys, concatenated in that order.
-        signatures: the signatures, concatenated in that order; empty in semi-honest mode.
+        rows: the public keys, one row of bytes for each client.
+        signatures: the signatures, one row of bytes for each client; no columns in semi-honest mode.
         hash: SHA-256 of the encoded roster; equal for equal rosters only.
     """
 
     ids: npt.NDArray[np.int64]
-    channel_keys: bytes
-    mask_keys: bytes
-    signatures: bytes
+    rows: npt.NDArray[np.uint8]
+    signatures: npt.NDArray[np.uint8]
     hash: bytes
 
+    def publics(self, position: int) -> bytes:
+        """All public keys of the client at `position`, as it advertised them."""
+        publics: bytes = self.rows[position].tobytes()
+        return publics
+
     def channel_key(self, position: int) -> bytes:
-        """The channel key of the client at `position`."""
-        return self.channel_keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]
+        """The X25519 channel key of the client at `position`."""
+        return self.rows[position, :KEY_BYTES].tobytes()
 
     def mask_key(self, position: int) -> bytes:
-        """The mask key of the client at `position`."""
-        return self.mask_keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]
+        """The X25519 mask key of the client at `position`."""
+        return self.rows[position, KEY_BYTES : 2 * KEY_BYTES].tobytes()
+
+    def hybrid_channel_key(self, position: int) -> bytes:
+        """The hybrid channel key of the client at `position`; empty under "x25519"."""
+        return self.rows[position, 2 * KEY_BYTES : 2 * KEY_BYTES + HYBRID_KEY_BYTES].tobytes()
+
+    def hybrid_mask_key(self, position: int) -> bytes:
+        """The hybrid mask key of the client at `position`; empty under "x25519"."""
+        return self.rows[position, 2 * KEY_BYTES + HYBRID_KEY_BYTES :].tobytes()
 
     def signature(self, position: int) -> bytes:
         """The signature of the client at `position`."""
-        return self.signatures[SIGNATURE_BYTES * position : SIGNATURE_BYTES * (position + 1)]
+        signature: bytes = self.signatures[position].tobytes()
+        return signature
+
+    @property
+    def x25519_keys(self) -> bytes:
+        """Every X25519 key and half, concatenated: all clients' first keys, all their second ones, and so on."""
+        columns = [self.rows[:, :KEY_BYTES], self.rows[:, KEY_BYTES : 2 * KEY_BYTES]]
+        for end in range(2 * KEY_BYTES + HYBRID_KEY_BYTES, self.rows.shape[1] + 1, HYBRID_KEY_BYTES):
+            columns.append(self.rows[:, end - KEY_BYTES : end])
+        return b"".join(column.tobytes() for column in columns)
+
+    @property
+    def mlkem_keys(self) -> list[bytes]:
+        """Every ML-KEM half: all clients' channel halves, then all their mask halves."""
+        starts = range(2 * KEY_BYTES, self.rows.shape[1], HYBRID_KEY_BYTES)
+        width = HYBRID_KEY_BYTES - KEY_BYTES
+        return [row.tobytes() for start in starts for row in self.rows[:, start : start + width]]
+
+
+class ShareParts(NamedTuple):
+    """A decoded share message; each part concatenated."""
+
+    commitments: bytes
+    rows: bytes
+    hashes: bytes
+    edges: bytes
+
+
+class InboxParts(NamedTuple):
+    """A decoded inbox; each part but U2 concatenated."""
+
+    shared: Mask
+    rows: memoryview
+    hashes: memoryview
+    edges: memoryview
 
 
 class Codec:
@@ -130,14 +178,15 @@ class Codec:
     """
 
     def __init__(self, parameters: RoundParameters, session: bytes) -> None:
-        malicious = parameters.is_malicious
+        malicious, hybrid = parameters.is_malicious, parameters.is_hybrid
         self._session = session
         self._clients = parameters.clients
         self.secrets = 2 + parameters.conditional_secrets
         self.salt_bytes = SALT_BYTES if malicious else 0
         self.record_bytes = self.salt_bytes + SHARE_BYTES
         self.plain_row_bytes = self.secrets * self.record_bytes
-        self.row_bytes = self.plain_row_bytes + SEAL_OVERHEAD
+        self.row_bytes = self.plain_row_bytes + SEAL_OVERHEAD + (SEALED_OVERHEAD if hybrid else 0)
+        self.public_bytes = 2 * KEY_BYTES + (2 * HYBRID_KEY_BYTES if hybrid else 0)
         self.hash_row_bytes = self.secrets * HASH_BYTES if malicious else 0
         self._signature_bytes = SIGNATURE_BYTES if malicious else 0
         self._commitment_bytes = (1 + parameters.conditional_secrets) * HASH_BYTES
@@ -160,13 +209,21 @@ class Codec:
         return memoryview(data)[HEADER_BYTES:]
 
     def encode_advertise(self, publics: bytes, signature: bytes) -> bytes:
-        """Write both public keys and the signature."""
+        """Write all public keys and the signature."""
         return self._encode(Kind.ADVERTISE, publics, signature)
 
     def decode_advertise(self, data: bytes, *, sender: int) -> tuple[bytes, bytes]:
-        """Return both public keys, concatenated, and the signature."""
-        body = self._body(Kind.ADVERTISE, data, 2 * KEY_BYTES + self._signature_bytes, sender)
-        return bytes(body[: 2 * KEY_BYTES]), bytes(body[2 * KEY_BYTES :])
+        """Return all public keys, concatenated, and the signature."""
+        body = self._body(Kind.ADVERTISE, data, self.public_bytes + self._signature_bytes, sender)
+        return bytes(body[: self.public_bytes]), bytes(body[self.public_bytes :])
+
+    def keys_in(self, publics: bytes) -> list[bytes]:
+        """Cut one client's public keys into X25519 keys, ML-KEM halves and X25519 halves."""
+        widths = [KEY_BYTES, KEY_BYTES]
+        if len(publics) > sum(widths):
+            widths += [HYBRID_KEY_BYTES - KEY_BYTES, KEY_BYTES] * 2
+        ends = np.cumsum(widths).tolist()
+        return [publics[end - width : end] for end, width in zip(ends, widths, strict=True)]
 
     def encode_roster(self, adverts: dict[int, bytes]) -> bytes:
         """Write the advertisements of all clients, ascending by id."""
@@ -175,29 +232,38 @@ class Codec:
 
     def decode_roster(self, data: bytes) -> Roster:
         """Read a roster; strictly ascending ids, no more clients than planned."""
-        width = ID_BYTES + 2 * KEY_BYTES + self._signature_bytes
+        width = ID_BYTES + self.public_bytes + self._signature_bytes
         count = min(max(len(data) - HEADER_BYTES, 0) // width, self._clients)
         body = self._body(Kind.ROSTER, data, count * width)
         rows = np.frombuffer(body, np.uint8).reshape(count, width)
         ids = rows[:, :ID_BYTES].copy().view(">u8").ravel().astype(np.int64)
         if count == 0 or ids[0] < 0 or (ids[1:] <= ids[:-1]).any():
             raise MalformedMessage("the ids of a roster must be ascending, each below 2^63")
-        channel, mask, signatures = np.split(rows[:, ID_BYTES:], (KEY_BYTES, 2 * KEY_BYTES), axis=1)
         digest = hashlib.sha256(enc("roster") + body).digest()
-        return Roster(ids, channel.tobytes(), mask.tobytes(), signatures.tobytes(), digest)
+        end = ID_BYTES + self.public_bytes
+        return Roster(ids, rows[:, ID_BYTES:end], rows[:, end:], digest)
 
     def encode_share(
-        self, commitments: Sequence[bytes], rows: Sequence[bytes], hashes: Sequence[bytes]
+        self,
+        commitments: Sequence[bytes],
+        rows: Sequence[bytes],
+        hashes: Sequence[bytes],
+        edges: Sequence[bytes],
     ) -> bytes:
-        """Write the commitments, the sealed rows of the neighbours and the hash rows of the holders."""
-        return self._encode(Kind.SHARE, *commitments, *rows, *hashes)
+        """Write commitments, sealed rows of the neighbours, hash rows of the holders, sealed edges."""
+        return self._encode(Kind.SHARE, *commitments, *rows, *hashes, *edges)
 
-    def decode_share(self, data: bytes, *, neighbours: int, sender: int) -> tuple[bytes, bytes, bytes]:
-        """Return commitments, sealed rows and hash rows, each concatenated."""
-        start = self._commitment_bytes
-        end = start + neighbours * self.row_bytes
-        body = self._body(Kind.SHARE, data, end + (neighbours + 1) * self.hash_row_bytes, sender)
-        return bytes(body[:start]), bytes(body[start:end]), bytes(body[end:])
+    def decode_share(self, data: bytes, *, neighbours: int, edges: int, sender: int) -> ShareParts:
+        """Return commitments, sealed rows, hash rows and edges, each concatenated."""
+        widths = (
+            self._commitment_bytes,
+            neighbours * self.row_bytes,
+            (neighbours + 1) * self.hash_row_bytes,
+            edges * EDGE_BYTES,
+        )
+        body = self._body(Kind.SHARE, data, sum(widths), sender)
+        ends = np.cumsum(widths).tolist()
+        return ShareParts(*(bytes(body[end - width : end]) for end, width in zip(ends, widths, strict=True)))
 
     def holds_shares(self, row: bytes) -> bool:
         """Whether an opened row has its length and every word of its shares is in the field."""
@@ -211,21 +277,34 @@ class Codec:
         return row[secret * self.record_bytes : (secret + 1) * self.record_bytes]
 
     def encode_inbox(
-        self, shared: Mask, rows: Sequence[bytes | memoryview], hashes: Sequence[bytes | memoryview]
+        self,
+        shared: Mask,
+        rows: Sequence[bytes | memoryview],
+        hashes: Sequence[bytes | memoryview],
+        edges: Sequence[bytes],
     ) -> bytes:
-        """Write U2 and the sealed rows and hash rows of the receiver's neighbours in it."""
-        return self._encode(Kind.INBOX, bitmap(shared), *rows, *hashes)
+        """Write U2 and the sealed rows, hash rows and edges of the receiver's neighbours in it."""
+        return self._encode(Kind.INBOX, bitmap(shared), *rows, *hashes, *edges)
 
     def decode_inbox(
-        self, data: bytes, *, clients: int, neighbours: npt.NDArray[np.int64]
-    ) -> tuple[Mask, memoryview, memoryview]:
-        """Return U2, and sealed rows and hash rows, one of each for exactly each neighbour in U2."""
+        self, data: bytes, *, clients: int, neighbours: npt.NDArray[np.int64], sealers: Mask
+    ) -> InboxParts:
+        """Return U2, and of exactly each neighbour in U2 its row, its hash row and, from sealers, its edge.
+
+        Args:
+            data: the message.
+            clients: clients in the roster.
+            neighbours: positions of the receiver's neighbours.
+            sealers: which of them seal an edge for the receiver.
+        """
         start = -(-clients // 8)
         shared = _mask(data[HEADER_BYTES : HEADER_BYTES + start], clients, None)
-        rows = int(np.count_nonzero(shared[neighbours]))
-        end = start + rows * self.row_bytes
-        body = self._body(Kind.INBOX, data, end + rows * self.hash_row_bytes)
-        return shared, body[start:end], body[end:]
+        present = shared[neighbours]
+        count, sealing = int(np.count_nonzero(present)), int(np.count_nonzero(present & sealers))
+        rows = start + count * self.row_bytes
+        hashes = rows + count * self.hash_row_bytes
+        body = self._body(Kind.INBOX, data, hashes + sealing * EDGE_BYTES)
+        return InboxParts(shared, body[start:rows], body[rows:hashes], body[hashes:])
 
     def encode_masked_input(self, complaints: Mask, packed: Sequence[memoryview]) -> bytes:
         """Write the complaints about neighbours and the packed vectors."""

@@ -27,6 +27,7 @@ from typing import Literal
 from secagg.binding import enc, split
 from secagg.errors import ParameterError
 from secagg.graph_parameters import complete_threshold, graph_parameters, unmet_conditions
+from secagg.hybrid import require_support
 from secagg.ring import word_dtype
 from secagg.shamir import MAX_SHARES
 
@@ -88,7 +89,7 @@ class RoundParameters:
         dropout: fraction of the planned clients that may go silent and the round still succeed.
         corruption: fraction of the planned clients that may collude with the server.
         adversary: "semi_honest", or "malicious" (an active server).
-        key_agreement: "x25519".
+        key_agreement: "x25519", or "x25519-mlkem768" against whoever records now and breaks X25519 later.
         conditional_secrets: m, extra seeds of every client; complete graph only in malicious mode.
         reveal_rule: name of the rule that says which of them are revealed.
         minimum_survivors: floor M; a client helps to unmask no sum over fewer.
@@ -241,6 +242,12 @@ class RoundParameters:
             )
         if len(self.model_hash) != 32:
             raise ParameterError(f"the model hash has {len(self.model_hash)} bytes; it takes 32")
+        if self.key_agreement not in ("x25519", "x25519-mlkem768"):
+            raise ParameterError(
+                f"key agreement {self.key_agreement!r} is not known; use 'x25519' or 'x25519-mlkem768'"
+            )
+        if self.is_hybrid:
+            require_support()
         if self.is_malicious:
             self._require_malicious_conditions()
         names = [vector.name for vector in self.vectors]
@@ -296,6 +303,11 @@ class RoundParameters:
     def is_malicious(self) -> bool:
         """Whether the server is assumed to be active."""
         return self.adversary == "malicious"
+
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether pairs agree on post-quantum keys as well."""
+        return self.key_agreement == "x25519-mlkem768"
 
     @cached_property
     def canonical(self) -> bytes:

@@ -25,6 +25,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secagg import keys
+from secagg.agreement import MaskKeys, derive_mask_keys, edges_sealed, recovered_edge
 from secagg.binding import (
     advert_statement,
     commitment,
@@ -46,6 +47,7 @@ from secagg.errors import (
     UnexpectedMessage,
 )
 from secagg.graph import Positions, holder_table
+from secagg.hybrid import EDGE_BYTES
 from secagg.identities import IdentityRoster
 from secagg.masking import apply_masks
 from secagg.messages import HASH_BYTES, Codec, Mask, Roster, encode_offer, kind_of
@@ -119,6 +121,7 @@ class Server:
         self._commitments: dict[int, bytes] = {}
         self._numbers: list[int] = []
         self._sealed: dict[int, bytes] = {}
+        self._edges: dict[tuple[int, int], bytes] = {}
         self._totals = [np.zeros(v.padded_length, word_dtype(v.modulus_bits)) for v in parameters.vectors]
         self._broadcast = self._offer
         self._expected: dict[int, int] = {}
@@ -250,8 +253,8 @@ class Server:
                 f"client {sender} is one more than the {self._parameters.clients} planned, or has no valid id",
                 sender=sender,
             )
-        own = [publics[: keys.KEY_BYTES], publics[keys.KEY_BYTES :]]
-        keys.refuse_unsound(publics, [sender, sender])
+        own = self._codec.keys_in(publics)
+        keys.refuse_unsound(b"".join(key for key in own if len(key) == keys.KEY_BYTES), [sender] * len(own))
         if not self._public_keys.isdisjoint(own):
             raise MalformedMessage(f"client {sender} advertises another client's key", sender=sender)
         if self._identities is not None:
@@ -261,11 +264,23 @@ class Server:
         self._adverts[sender] = publics + signature
 
     def _on_share(self, sender: int, data: bytes) -> None:
-        position, neighbours = self._expected[sender], self._routing.width - 1
-        commitments, sealed, hashes = self._codec.decode_share(data, neighbours=neighbours, sender=sender)
-        self._commitments[position] = commitments
-        self._sealed[position] = sealed
-        self._shares.keep_hashes(position, hashes)
+        position = self._expected[sender]
+        neighbours = self._routing.neighbours(position)
+        receivers = neighbours[self._seals_for(position, neighbours)].tolist()
+        parts = self._codec.decode_share(
+            data, neighbours=len(neighbours), edges=len(receivers), sender=sender
+        )
+        self._commitments[position] = parts.commitments
+        self._sealed[position] = parts.rows
+        self._shares.keep_hashes(position, parts.hashes)
+        for turn, receiver in enumerate(receivers):
+            self._edges[position, receiver] = parts.edges[turn * EDGE_BYTES : (turn + 1) * EDGE_BYTES]
+
+    def _seals_for(self, position: int, neighbours: Positions) -> Mask:
+        """Which neighbours the client at `position` seals an edge for: none without hybrid keys."""
+        if not self._parameters.is_hybrid:
+            return np.zeros(len(neighbours), np.bool_)
+        return edges_sealed(position, neighbours, len(self._ids))
 
     def _on_masked_input(self, sender: int, data: bytes) -> None:
         position = self._expected[sender]
@@ -351,12 +366,14 @@ class Server:
     def _inbox(self, position: int) -> bytes:
         """The sealed rows of every neighbour in U2, for the client at `position`."""
         width = self._codec.row_bytes
-        rows, hashes = [], []
+        rows, hashes, edges = [], [], []
         for dealer, place in self._routing.rows_for(position, self._shared):
             start = (place - (position > dealer)) * width
             rows.append(memoryview(self._sealed[dealer])[start : start + width])
             hashes.append(self._shares.hash_row(dealer, place))
-        return self._codec.encode_inbox(self._shared, rows, hashes)
+            if (dealer, position) in self._edges:
+                edges.append(self._edges[dealer, position])
+        return self._codec.encode_inbox(self._shared, rows, hashes, edges)
 
     def _unmask(self) -> Sum:
         """Recover every seed, take the masks off, look at the check coordinates."""
@@ -412,16 +429,24 @@ class Server:
         dropped = np.flatnonzero(self._shared & ~self._survivors)
         touching = [p for p in dropped.tolist() if self._survivors[self._routing.neighbours(p)].any()]
         for position, seed in self._recover(0, np.array(touching, np.int64)):
-            client = self._ids[position]
-            pair = keys.derive_mask_pair(seed, self._session)
-            if pair.public != self._roster.mask_key(position):
+            own = derive_mask_keys(self._parameters, seed, self._session)
+            advertised = self._roster.mask_key(position), self._roster.hybrid_mask_key(position)
+            if own.publics != advertised:
                 raise self._bad_shares(0, position)
             neighbours = self._routing.neighbours(position)
             for other in neighbours[self._survivors[neighbours]].tolist():
-                them, key = self._ids[other], self._roster.mask_key(other)
-                agreed = keys.mask_keys(pair, key, self._context, client, them, self._fields)
-                masks.append((agreed, -1 if them < client else 1))
+                masks.append((self._mask_keys(own, position, other), -1 if other < position else 1))
         return masks
+
+    def _mask_keys(self, own: MaskKeys, position: int, other: int) -> list[bytes]:
+        """The mask keys of a dropped client, whose keys were recovered, with one that survived."""
+        client, them, edge = self._ids[position], self._ids[other], None
+        if own.hybrid is not None:
+            seals = (position, other) in self._edges
+            message = self._edges[(position, other) if seals else (other, position)]
+            edge = recovered_edge(own.hybrid, message, self._context, dealer=client, other=them, seals=seals)
+        key = self._roster.mask_key(other)
+        return keys.mask_keys(own.pair, key, self._context, client, them, self._fields, edge)
 
     def _bad_shares(self, slot: int, position: int) -> AuthenticationFailed:
         client = self._ids[position]

@@ -72,9 +72,12 @@ def test_a_failed_client_is_over_for_good_and_holds_no_secret(mode):
 def test_secrets_are_dropped_as_soon_as_they_are_not_needed(mode):
     round_ = Round(choose(adversary=mode)).play_until("masked_input")
     secrets = round_.clients[0]._secrets
-    assert all(hasattr(secrets, name) for name in ("channel", "mask", "seeds", "mask_keys", "seal_keys"))
+    names = {"keys", "seeds"}, {"_own", "_seal_keys", "_mask_publics", "_edges"}
+    assert all(hasattr(secrets, name) for name in names[0])
+    assert all(hasattr(secrets.pairs, name) for name in names[1])
     round_.play()
-    assert not any(hasattr(secrets, name) for name in ("channel", "mask", "seeds", "mask_keys", "seal_keys"))
+    assert not any(hasattr(secrets, name) for name in names[0])
+    assert not any(hasattr(secrets.pairs, name) for name in names[1])
     round_.finish()
     assert round_.clients[0]._secrets is None
 
@@ -91,7 +94,8 @@ def test_no_secret_is_in_a_repr_or_an_exception():
     with pytest.raises(DuplicateMessage) as second:
         client.receive(round_.down["advertise"][0][:-1] + b"x")
     texts.append(str(second.value))
-    hidden = [*secrets.seeds, *secrets.mask_keys, *(key for pair in secrets.seal_keys for key in pair)]
+    texts += [repr(secrets.keys), repr(secrets.pairs), repr(secrets.keys.masks)]
+    hidden = [*secrets.seeds, *(key for pair in secrets.pairs._seal_keys for key in pair)]
     for text in texts:
         assert not any(secret.hex() in text or repr(secret)[2:-1] in text for secret in hidden)
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg import MalformedMessage, Vector
+from secagg.hybrid import EDGE_BYTES
 from secagg.identities import SIGNATURE_BYTES
 from secagg.messages import HEADER_BYTES, Codec, bitmap, decode_offer, encode_offer, kind_of
 from secagg.phases import Kind
@@ -18,9 +19,11 @@ MODES = {
     "semi_honest": Codec(choose(), SESSION),
     "malicious": Codec(choose(adversary="malicious"), SESSION),
     "conditional": Codec(choose(conditional_secrets=2, reveal_rule="r"), SESSION),
+    "hybrid": Codec(choose(key_agreement="x25519-mlkem768"), SESSION),
     "vectors": Codec(choose(vectors=(Vector("a", 40, 31), Vector("b", 1, 62))), SESSION),
 }
 CLIENTS, NEIGHBOURS = 8, np.array([0, 2, 3, 4, 5, 6, 7])
+SEALERS = np.array([1, 1, 1, 0, 0, 0, 0], np.bool_)
 SHARED = np.array([1, 1, 1, 0, 1, 1, 1, 0], np.bool_)
 
 
@@ -28,7 +31,8 @@ def samples(codec):
     """One good message of every kind with the call that reads it."""
     rng = np.random.default_rng(3)
     signature = rng.bytes(codec._signature_bytes)
-    publics = {c: rng.bytes(64) + signature for c in range(CLIENTS)}
+    publics = {c: rng.bytes(codec.public_bytes) + signature for c in range(CLIENTS)}
+    edges = [rng.bytes(EDGE_BYTES) for _ in range(3)] if codec.public_bytes > 64 else []
     rows = [rng.bytes(codec.row_bytes) for _ in range(7)]
     hashes = [rng.bytes(codec.hash_row_bytes) for _ in range(8)]
     commitments = [rng.bytes(codec._commitment_bytes)]
@@ -38,17 +42,19 @@ def samples(codec):
     decode = codec
     return {
         Kind.ADVERTISE: (
-            codec.encode_advertise(publics[1][:64], signature),
+            codec.encode_advertise(publics[1][: codec.public_bytes], signature),
             lambda data: decode.decode_advertise(data, sender=1),
         ),
         Kind.ROSTER: (codec.encode_roster(publics), lambda data: decode.decode_roster(data)),
         Kind.SHARE: (
-            codec.encode_share(commitments, rows, hashes),
-            lambda data: decode.decode_share(data, neighbours=7, sender=1),
+            codec.encode_share(commitments, rows, hashes, edges),
+            lambda data: decode.decode_share(data, neighbours=7, edges=len(edges), sender=1),
         ),
         Kind.INBOX: (
-            codec.encode_inbox(SHARED, rows[:5], hashes[:5]),
-            lambda data: decode.decode_inbox(data, clients=CLIENTS, neighbours=NEIGHBOURS),
+            codec.encode_inbox(SHARED, rows[:5], hashes[:5], edges[:2]),
+            lambda data: decode.decode_inbox(
+                data, clients=CLIENTS, neighbours=NEIGHBOURS, sealers=SEALERS & bool(edges)
+            ),
         ),
         Kind.MASKED_INPUT: (
             codec.encode_masked_input(SHARED[:7], packed),
@@ -129,15 +135,20 @@ def test_contents_come_back(mode):
     everything = samples(codec)
     publics, signature = everything[Kind.ADVERTISE][1](everything[Kind.ADVERTISE][0])
     roster = everything[Kind.ROSTER][1](everything[Kind.ROSTER][0])
-    assert roster.channel_key(1) + roster.mask_key(1) == publics
+    assert roster.publics(1) == publics
+    assert roster.channel_key(1) + roster.mask_key(1) == publics[:64]
+    assert roster.hybrid_channel_key(1) + roster.hybrid_mask_key(1) == publics[64:]
+    assert b"".join(codec.keys_in(publics)) == publics
     assert roster.signature(1) == signature
     assert len(signature) in (0, SIGNATURE_BYTES)
     assert roster.ids.tolist() == list(range(CLIENTS))
-    shared, rows, hashes = everything[Kind.INBOX][1](everything[Kind.INBOX][0])
-    assert shared.tolist() == SHARED.tolist()
-    _, sent, sent_hashes = everything[Kind.SHARE][1](everything[Kind.SHARE][0])
-    assert bytes(rows) == sent[: len(rows)]
-    assert bytes(hashes) == sent_hashes[: len(hashes)]
+    inbox = everything[Kind.INBOX][1](everything[Kind.INBOX][0])
+    share = everything[Kind.SHARE][1](everything[Kind.SHARE][0])
+    assert inbox.shared.tolist() == SHARED.tolist()
+    for received, sent in zip(inbox[1:], share[1:], strict=True):
+        assert bytes(received) == sent[: len(received)]
+    assert len(share.edges) == (3 * EDGE_BYTES if mode == "hybrid" else 0)
+    assert len(inbox.edges) == (2 * EDGE_BYTES if mode == "hybrid" else 0)
     complaints, packed = everything[Kind.MASKED_INPUT][1](everything[Kind.MASKED_INPUT][0])
     assert complaints.tolist() == SHARED[:7].tolist()
     assert [len(part) for part in packed] == codec._packed
