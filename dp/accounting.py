@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from dp import checks
 from dp.amplification import poisson_renyi
 from dp.cohorts import Sampler
-from dp.errors import UnsupportedEvent
+from dp.errors import ParameterError, UnsupportedEvent
 from dp.events import BandedGaussian, Composed, DiscreteGaussianShares, FixedSize, Gaussian, Poisson, Skellam
 from dp.mechanisms import Mechanism
 from dp.pld import fixed_size_epsilon, poisson_epsilon
@@ -120,6 +120,10 @@ class RunAccountant:
         sampler: How its cohort is drawn.
         privacy: The promise: delta, budgets, cap.
         rounds: Rounds planned.
+
+    Raises:
+        CohortMismatch: The sampler's accounting does not cover the mechanism; nothing was charged.
+        ParameterError: A budget against a server that the mechanism trusts.
     """
 
     mechanism: Mechanism
@@ -129,6 +133,12 @@ class RunAccountant:
 
     def __post_init__(self) -> None:
         checks.integer("rounds", self.rounds, 1)
+        if self.mechanism.trusted_server and self.privacy.server_epsilon is not None:
+            raise ParameterError(
+                f"server_epsilon is {self.privacy.server_epsilon:g}, and the mechanism trusts the server, against whom "
+                "epsilon is infinite; leave it out, or use DistributedDiscreteGaussian."
+            )
+        self.epsilons(1)  # A pairing that no accountant covers is refused here.
 
     def epsilons(self, rounds: int) -> Epsilons:
         """Both epsilons after `rounds` charged rounds."""

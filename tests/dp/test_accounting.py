@@ -12,15 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dp.accounting import RunAccountant, epsilon, epsilon_of
+from dp.central import CentralGaussian, CentralMatrix
 from dp.cohorts import PaddedPoisson
 from dp.errors import BudgetExceeded, ParameterError, UnsupportedEvent
 from dp.events import Composed, Gaussian, Poisson
+from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.ledger import Ledger
-from dp.mechanisms import DistributedDiscreteGaussian
+from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, NarrowDiscreteGaussian
 from dp.privacy import Epsilons, Privacy
 from tests.dp import exact
 
 KNOWN = json.loads((Path(__file__).parents[1] / "vectors" / "dp_epsilons.json").read_text())
+
+MATRIX = CentralMatrix(noise_multiplier=1.0, sensitivity=9.0, dimension=3, bands=4, trusted_server=True)
 
 
 def mechanism(noise_multiplier=1.5, **changes):
@@ -202,6 +206,43 @@ def test_a_delta_outside_its_range_is_refused(delta):
 def test_a_foreign_event_is_refused_not_approximated():
     with pytest.raises(UnsupportedEvent, match="covers"):
         epsilon(Composed("Laplace", 1), delta=1e-5)
+
+
+def test_a_budget_against_a_trusted_server_is_refused_before_anything_is_charged():
+    trusting = CentralGaussian(noise_multiplier=1.5, sensitivity=9000.0, dimension=10, trusted_server=True)
+    promise = Privacy(delta=1e-5, l2_clip_norm=0.3, noise_multiplier=1.5, server_epsilon=9.0)
+    with pytest.raises(ParameterError, match=r"server_epsilon is 9, .* leave it out"):
+        RunAccountant(trusting, PaddedPoisson(3000, 300), promise, 50)
+
+
+@pytest.mark.parametrize(
+    ("noise", "sampler"),
+    [
+        (MATRIX, PaddedPoisson(30, 10)),
+        (MATRIX, FixedOrder(30, 10)),
+        (
+            DistributedSkellam(noise_multiplier=1.0, sensitivity=9.0, dimension=3, honest_survivors=5),
+            FixedSizeSample(30, 10),
+        ),
+    ],
+)
+def test_a_pairing_that_no_accountant_covers_is_refused_before_anything_is_charged(noise, sampler):
+    with pytest.raises(UnsupportedEvent):
+        RunAccountant(noise, sampler, Privacy(delta=1e-5, l2_clip_norm=0.3, noise_multiplier=1.0), 50)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        DistributedSkellam(noise_multiplier=1.5, sensitivity=9000.0, dimension=7850, honest_survivors=333),
+        NarrowDiscreteGaussian(noise_multiplier=1.5, sensitivity=90.0, dimension=7850, honest_survivors=333),
+    ],
+)
+def test_renyi_accounting_costs_what_is_known_and_more_than_the_tight_one(noise):
+    """Both come down to the Gaussian's integer-order answer of 2.872 where their corrections vanish."""
+    costs = epsilon_of(noise, PaddedPoisson(3000, 300), 50, 1e-5, 10)
+    assert costs.readers == pytest.approx(2.872, abs=0.01)
+    assert 10.67 < costs.server < 11.6
 
 
 def test_a_run_is_described_in_json_and_stopped_at_either_budget():

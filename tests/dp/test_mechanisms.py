@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dp.errors import ParameterError
 from dp.keystream import Keystream
-from dp.mechanisms import DistributedDiscreteGaussian
+from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, NarrowDiscreteGaussian, integer_l1
 
 GOOD = {"noise_multiplier": 1.5, "sensitivity": 1000.0, "dimension": 100, "honest_survivors": 50}
 
@@ -69,5 +69,33 @@ def test_bad_parameters_are_named(name, value):
         DistributedDiscreteGaussian(**{**GOOD, name: value})
 
 
-def test_the_description_is_json_and_complete():
-    assert DistributedDiscreteGaussian(**GOOD).describe() == {"kind": "distributed discrete Gaussian", **GOOD}
+KINDS = {
+    "distributed discrete Gaussian": DistributedDiscreteGaussian,
+    "narrow discrete Gaussian": NarrowDiscreteGaussian,
+    "distributed Skellam": DistributedSkellam,
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_description_is_json_and_complete(kind):
+    assert KINDS[kind](**GOOD).describe() == {"kind": kind, **GOOD}
+    assert KINDS[kind](**GOOD).trusted_server is False
+
+
+@pytest.mark.parametrize("kind", [NarrowDiscreteGaussian, DistributedSkellam])
+def test_narrow_shares_are_allowed_where_renyi_accounts_for_them(kind):
+    """Mean square of 20,000 coordinates within five standard errors; 2/3 and 3/2 of the deviation are outside."""
+    mechanism = kind(noise_multiplier=1.0, sensitivity=10.0, dimension=20_000, honest_survivors=60)
+    assert mechanism.stddev_of_sum(60) == pytest.approx(10.0)
+    share = mechanism.share(Keystream.seeded(bytes(32)))
+    assert share.shape == (20_000,)
+    error = 5 * math.sqrt(3 / 20_000)
+    for factor, inside in [(1, True), (2 / 3, False), (3 / 2, False)]:
+        variance = factor**2 * mechanism.stddev_of_sum(1) ** 2
+        assert (abs(float((share**2).mean()) / variance - 1) < error) == inside
+
+
+def test_the_l1_norm_of_integers_is_bounded_both_ways():
+    assert integer_l1(3.0, 4) == 6.0
+    assert integer_l1(3.0, 10**6) == 9.0
+    assert integer_l1(0.5, 10**6) == 0.5
