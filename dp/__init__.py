@@ -27,8 +27,8 @@ from dp.keystream import Keystream
 from dp.ledger import Ledger, Row
 from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, Mechanism, NarrowDiscreteGaussian
 from dp.privacy import Epsilons, Privacy, delta_warning
-from dp.skellam import Skellam
 from dp.removable_noise import RemovableDiscreteGaussian
+from dp.skellam import Skellam
 from dp.statements import Statement, Statements, epsilon_text, statements
 from dp.verification import Verification, verify
 

@@ -116,7 +116,7 @@ class DiscreteGaussian:
         return total, math.fsum(w * k * k for w, k in zip(weights, range(-200, 201), strict=True)) / total
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _sampler(stddev: float) -> InverseCDF | _Blocks:
     return _direct(stddev, mirror=0) if stddev <= _LARGEST_DIRECT else _Blocks(stddev)
 

@@ -16,6 +16,7 @@ from typing import Any
 from dp.cohorts import PaddedPoisson
 from dp.mechanisms import DistributedDiscreteGaussian
 from dp.privacy import Epsilons, Privacy, delta_warning
+from dp.removable_noise import RemovableDiscreteGaussian
 
 __all__ = ["Statement", "Statements", "epsilon_text", "statements"]
 
@@ -81,7 +82,7 @@ class Statements:
 def statements(
     epsilons: Epsilons,
     *,
-    mechanism: DistributedDiscreteGaussian,
+    mechanism: DistributedDiscreteGaussian | RemovableDiscreteGaussian,
     sampler: PaddedPoisson,
     privacy: Privacy,
     minimum_survivors: int,

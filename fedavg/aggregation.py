@@ -37,6 +37,8 @@ __all__ = ["DROPOUT_STAGES", "AggregationPlan", "Contribution", "Record", "Round
 DROPOUT_STAGES = ("advertise", "share", "masked_input", "unmask")
 
 Record = Callable[[str, int, bytes], None]  # (stage, sender, what the server received)
+_RULE = "veilsum excess noise 1"
+Mechanism = dp.DistributedDiscreteGaussian | dp.RemovableDiscreteGaussian
 Contribution = Trained | Literal["padding", "failed"]
 
 
@@ -54,6 +56,8 @@ class SecureAggregation:
         neighbours: Neighbours of each client (sparse graph only); chosen from the rest when None.
         threshold: Shares that unmask; chosen from the rest when None.
         modulus_bits: Bits of the ring, at most 62; the fewest that hold the worst sum when None.
+        excess_noise: "keep" leaves in the sum what shares sized for the most dropouts hold too much when fewer
+            drop out; "remove" takes it off again, by seeds that clients share (`dp.RemovableDiscreteGaussian`).
     """
 
     dropout: float = 0.1
@@ -62,6 +66,7 @@ class SecureAggregation:
     neighbours: int | None = None
     threshold: int | None = None
     modulus_bits: int | None = None
+    excess_noise: Literal["keep", "remove"] = "keep"
     masked: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +105,7 @@ class AggregationPlan:
     metrics: Mapping[str, float]
     secure: SecureAggregation
     encoding: dp.Encoding
-    mechanism: dp.DistributedDiscreteGaussian
+    mechanism: Mechanism
     modulus_bits: int
 
     @classmethod
@@ -140,14 +145,11 @@ class AggregationPlan:
                 dp.Block("scalars", length=scalars, l2_bound=sqrt(scalars), weight=share),
             )
         )
-        mechanism = dp.DistributedDiscreteGaussian(
-            noise_multiplier=noise_multiplier,
-            sensitivity=encoding.sensitivity,
-            dimension=encoding.dimension,
-            honest_survivors=honest,
+        mechanism = _mechanism(
+            secure, encoding, noise_multiplier, cohort=cohort, lost=lost, corrupted=corrupted
         )
         bits = encoding.check_bits(
-            secure.modulus_bits, summands=cohort, noise_stddev=mechanism.stddev_of_sum(cohort)
+            secure.modulus_bits, summands=cohort, noise_stddev=mechanism.local_stddev * sqrt(cohort)
         )
         return cls(cohort, cohort - lost, honest, dict(metrics), secure, encoding, mechanism, bits)
 
@@ -162,6 +164,7 @@ class AggregationPlan:
         facts = (
             "veilsum aggregation 1",
             encoding.canonical(),
+            sorted(mechanism.describe().items()),
             mechanism.local_stddev,
             self.minimum_survivors,
             self.honest_survivors,
@@ -169,16 +172,20 @@ class AggregationPlan:
         )
         return hashlib.sha256(repr(facts).encode()).digest()
 
-    def encode(self, contribution: Contribution, keystream: dp.Keystream) -> NDArray[Any]:
+    def encode(
+        self, contribution: Contribution, keystream: dp.Keystream, seeds: Sequence[bytes] = ()
+    ) -> NDArray[Any]:
         """What one client hands to the masks: clipped, rounded, with its noise share, modulo 2^modulus_bits.
 
         Guarantee: whatever the contribution, the integers before the noise have L2 norm at most
         `encoding.sensitivity`, and the noise share is drawn in every case.
         """
-        integers = self.encoding.encode(self._blocks(contribution), keystream) + self.mechanism.share(
-            keystream
-        )
-        return integers.view(np.uint64) & np.uint64((1 << self.modulus_bits) - 1)
+        mechanism = self.mechanism
+        if isinstance(mechanism, dp.RemovableDiscreteGaussian):
+            share = mechanism.share(keystream, seeds)
+        else:
+            share = mechanism.share(keystream)
+        return self._ring(self.encoding.encode(self._blocks(contribution), keystream) + share)
 
     def sum_round(
         self,
@@ -206,22 +213,24 @@ class AggregationPlan:
             secagg.TooFewClients: more dropped out than tolerated; nothing was released.
         """
 
-        def masked_input(client: int) -> NDArray[Any]:
-            return self.encode(contribution(client), entropy.keystream("noise", number, client))
+        def masked_input(client: int, seeds: Sequence[bytes] = ()) -> NDArray[Any]:
+            return self.encode(contribution(client), entropy.keystream("noise", number, client), seeds)
 
         if not self.secure.masked:
-            return self._ideal(masked_input, clients, dropouts)
-        parameters = self.protocol(number, model_hash)
+            return self._ideal(masked_input, clients, dropouts, number, entropy)
         result = secagg.run_round(
-            parameters,
+            self.protocol(number, model_hash),
             clients,
-            lambda client: {"values": masked_input(client)},
+            lambda client, *seeds: {"values": masked_input(client, *seeds)},
             dropouts=dropouts,
             entropy=entropy.protocol("round", number),
             record=record,
+            rule=self._rule(),
         )
-        sums = self.encoding.decode(result.totals["values"], modulus_bits=self.modulus_bits)
-        return RoundSum(sums, len(result.survivors), result.bytes_up_per_client)
+        revealed = [(part, seed) for parts in result.revealed.values() for part, seed in parts.items()]
+        return self._open(
+            result.totals["values"], revealed, len(result.survivors), result.bytes_up_per_client
+        )
 
     def protocol(self, number: int, model_hash: bytes) -> secagg.RoundParameters:
         """The round's parameters as the protocol sees them."""
@@ -239,7 +248,36 @@ class AggregationPlan:
             round=number,
             model_hash=model_hash,
             application=self.canonical(),
+            conditional_secrets=self._seeds,
+            reveal_rule=_RULE if self._seeds else "",
         )
+
+    @property
+    def _seeds(self) -> int:
+        return self.mechanism.seeds if isinstance(self.mechanism, dp.RemovableDiscreteGaussian) else 0
+
+    def _rule(self) -> secagg.RevealRule | None:
+        """Which parts of the noise are taken off: by how many of the planned cohort are missing, nothing else."""
+        mechanism = self.mechanism
+        if not isinstance(mechanism, dp.RemovableDiscreteGaussian) or not mechanism.seeds:
+            return None
+        return secagg.RevealRule(
+            _RULE,
+            lambda parameters, _, survivors: mechanism.revealed(parameters.clients - int(survivors.sum())),
+        )
+
+    def _ring(self, integers: NDArray[np.int64]) -> NDArray[Any]:
+        """Integers modulo 2^modulus_bits, unsigned."""
+        return integers.view(np.uint64) & np.uint64((1 << self.modulus_bits) - 1)
+
+    def _open(
+        self, total: NDArray[Any], revealed: Sequence[tuple[int, bytes]], survivors: int, bytes_up: int
+    ) -> RoundSum:
+        """Take off the excess noise, if any was revealed, and decode."""
+        if isinstance(self.mechanism, dp.RemovableDiscreteGaussian):
+            excess = self.mechanism.excess(revealed)
+            total = self._ring(total.astype(np.uint64).view(np.int64) - excess)
+        return RoundSum(self.encoding.decode(total, modulus_bits=self.modulus_bits), survivors, bytes_up)
 
     def _blocks(self, contribution: Contribution) -> Mapping[str, NDArray[Any]]:
         scalars = np.zeros(2 + len(self.metrics))
@@ -255,19 +293,55 @@ class AggregationPlan:
 
     def _ideal(
         self,
-        value: Callable[[int], NDArray[Any]],
+        value: Callable[[int, Sequence[bytes]], NDArray[Any]],
         clients: Sequence[int],
         dropouts: Mapping[str, Collection[int]],
+        number: int,
+        entropy: RunEntropy,
     ) -> RoundSum:
         silent = {client for stage in DROPOUT_STAGES[:3] for client in dropouts.get(stage, ())}
         survivors = [client for client in clients if client not in silent]
         if len(survivors) < self.minimum_survivors:
             raise secagg.TooFewClients(have=len(survivors), need=self.minimum_survivors)
+        parts = range(1, self._seeds + 1)
         total = np.zeros(self.encoding.dimension, np.uint64)
+        seeds = {
+            client: [entropy.secret("seed", number, client, part) for part in parts] for client in survivors
+        }
         for client in survivors:
-            total += value(client)
-        total &= np.uint64((1 << self.modulus_bits) - 1)
-        return RoundSum(self.encoding.decode(total, modulus_bits=self.modulus_bits), len(survivors), 0)
+            total += value(client, seeds[client])
+        mechanism = self.mechanism
+        numbers: tuple[int, ...] = ()
+        if isinstance(mechanism, dp.RemovableDiscreteGaussian):
+            numbers = mechanism.revealed(self.cohort - len(survivors))
+        revealed = [(part, seeds[client][part - 1]) for client in survivors for part in numbers]
+        return self._open(self._ring(total.view(np.int64)), revealed, len(survivors), 0)
+
+
+def _mechanism(
+    secure: SecureAggregation,
+    encoding: dp.Encoding,
+    noise_multiplier: float,
+    *,
+    cohort: int,
+    lost: int,
+    corrupted: int,
+) -> Mechanism:
+    if secure.excess_noise == "remove":
+        return dp.RemovableDiscreteGaussian(
+            noise_multiplier=noise_multiplier,
+            sensitivity=encoding.sensitivity,
+            dimension=encoding.dimension,
+            cohort=cohort,
+            dropouts=lost,
+            colluders=corrupted,
+        )
+    return dp.DistributedDiscreteGaussian(
+        noise_multiplier=noise_multiplier,
+        sensitivity=encoding.sensitivity,
+        dimension=encoding.dimension,
+        honest_survivors=cohort - lost - corrupted,
+    )
 
 
 def _share(fraction: float, cohort: int) -> int:

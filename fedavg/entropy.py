@@ -49,6 +49,10 @@ class RunEntropy:
             return dp.Keystream()
         return dp.Keystream.seeded(self._root.derive("keystream", *labels)(32))
 
+    def secret(self, *labels: str | int) -> bytes:
+        """32 secret bytes, such as a seed that the protocol would have shared."""
+        return (secagg.system_entropy if self._root is None else self._root.derive("secret", *labels))(32)
+
     def protocol(self, *labels: str | int) -> secagg.SeededEntropy | None:
         """Entropy for one round's keys and masks; None stands for the operating system's."""
         return None if self._root is None else self._root.derive("protocol", *labels)

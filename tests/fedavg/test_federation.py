@@ -321,3 +321,47 @@ def test_a_capped_client_pads_from_then_on():
         ),
     )
     assert len(trained) == len(set(trained)) > 40
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "ideal"])
+def test_excess_noise_is_taken_off_and_what_is_left_has_the_stated_deviation(dropout, masked):
+    """Steps that change nothing: the released sum is the noise. 6 rounds of 2,000: alpha 1e-4, power at 2/3 and 3/2."""
+    from scipy import stats
+
+    secure = SecureAggregation(dropout=0.4, corruption=0.1, excess_noise="remove", masked=masked)
+    federation = Federation(
+        lambda weights, data: weights,
+        CLIENTS,
+        **settings(
+            weights={"w": np.zeros(2000)},
+            rounds=6,
+            metrics={},
+            secure=secure,
+            simulated_dropout=dropout,
+            entropy=None,
+        ),
+    )
+    plan = federation.plan
+    scale = plan.encoding.scale("update") * federation.sampler.expected
+    ratios = []
+    before = np.zeros(2000)
+    for report in federation:
+        after = federation.result().weights["w"]
+        stated = plan.mechanism.stddev_of_sum(report.survivors) / scale
+        ratios.append((after - before) ** 2 / stated**2)
+        before = after
+        assert stated * scale < plan.mechanism.local_stddev * np.sqrt(report.survivors)
+    low, high = stats.chi2.ppf([5e-5, 1 - 5e-5], 12_000) / 12_000
+    ratio = np.mean(ratios)
+    assert low < ratio < high
+    assert not low < ratio * 9 / 4 < high
+    assert not low < ratio * 4 / 9 < high
+
+
+def test_with_excess_noise_removed_a_round_past_the_tolerance_is_given_up():
+    secure = SecureAggregation(dropout=0.2, excess_noise="remove")
+    federation = Federation(step, CLIENTS, **settings(secure=secure))
+    federation._lost = federation.plan.cohort // 2
+    with pytest.raises(fedavg.RoundAborted):
+        federation.run_round()
