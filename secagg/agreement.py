@@ -38,6 +38,7 @@ __all__ = [
     "edges_sealed",
     "new_key_set",
     "recovered_edge",
+    "require_usable",
 ]
 
 
@@ -116,6 +117,22 @@ def check_publics(roster: Roster) -> None:
         if half in seen:
             raise MalformedMessage("a public key appears twice", sender=owner)
         seen.add(half)
+
+
+def require_usable(publics: Sequence[bytes], owner: int) -> None:
+    """Refuse one client's keys where its neighbours could not use them: unsound, or no hybrid keys.
+
+    Args:
+        publics: the client's keys and halves, as `secagg.messages.Codec.keys_in` cuts them.
+        owner: the client.
+
+    Raises:
+        MalformedMessage: names the owner.
+    """
+    classical = [public for public in publics if len(public) == keys.KEY_BYTES]
+    keys.refuse_unsound(b"".join(classical), [owner] * len(classical))
+    for start in range(2, len(publics), 2):
+        hybrid.seal_inner(b"", publics[start] + publics[start + 1], b"", owner, owner)
 
 
 def recovered_edge(

@@ -25,7 +25,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secagg import keys
-from secagg.agreement import MaskKeys, derive_mask_keys, edges_sealed, recovered_edge
+from secagg.agreement import MaskKeys, derive_mask_keys, edges_sealed, recovered_edge, require_usable
 from secagg.binding import (
     advert_statement,
     commitment,
@@ -254,7 +254,7 @@ class Server:
                 sender=sender,
             )
         own = self._codec.keys_in(publics)
-        keys.refuse_unsound(b"".join(key for key in own if len(key) == keys.KEY_BYTES), [sender] * len(own))
+        require_usable(own, sender)
         if not self._public_keys.isdisjoint(own):
             raise MalformedMessage(f"client {sender} advertises another client's key", sender=sender)
         if self._identities is not None:
