@@ -9,24 +9,23 @@ server. Invariants:
 - the canonical bytes are injective in the fields (`secagg.binding.enc`), so equal bytes mean equal rounds;
 - the number of corrupted clients is `floor(corruption * clients + 1e-9)` of the *planned* clients, an
   absolute number, never recomputed from a smaller roster;
-- in malicious mode the neighbours and the threshold must be the ones that `choose` finds.
+- in malicious mode neighbours and threshold that do not meet the conditions cannot be constructed.
 
-Not here: the conditions behind the choice (`secagg.graph`), the message layouts (`secagg.messages`).
+Not here: the choice of graph and threshold (`secagg.choice`), the message layouts (`secagg.messages`).
 Source: Bonawitz et al. 2017 (complete graph), Bell et al. 2020 (sparse graph).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from secagg.binding import enc, split
+from secagg.choice import choose_graph, least_roster, require_malicious_conditions, share_of
 from secagg.errors import ParameterError
-from secagg.graph_parameters import complete_threshold, graph_parameters, unmet_conditions
 from secagg.hybrid import require_support
 from secagg.ring import word_dtype
 from secagg.shamir import MAX_SHARES
@@ -40,7 +39,6 @@ KeyAgreement = Literal["x25519", "x25519-mlkem768"]
 MAX_CLIENTS = 10**6
 MAX_LENGTH = 2**32
 _CHECK_BITS = 64
-_ROSTER_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,8 @@ class RoundParameters:
 
         Guarantee: with the values chosen here (neighbours and threshold left out), a server that colludes
         with at most `corruption` of the clients learns more than sums with probability at most
-        2^-security_bits. Values given by the caller are taken as they are, in semi-honest mode only.
+        2^-security_bits. Neighbours and threshold given together are taken as they are; in malicious mode
+        all are refused that do not meet the conditions.
 
         Args:
             clients: planned number, 2..10^6.
@@ -186,20 +185,21 @@ class RoundParameters:
         _within("the number of clients", clients, 2, MAX_CLIENTS)
         _fraction("dropout", dropout)
         _fraction("corruption", corruption)
-        if graph == "auto" and neighbours is not None:
-            graph = "sparse"
-        if adversary == "malicious" and (neighbours, threshold) != (None, None):
-            raise ParameterError("malicious mode chooses neighbours and threshold itself; leave them out")
-        if neighbours is None or threshold is None:
-            limits = {"dropout": dropout, "corruption": corruption}
-            bits = {"security_bits": security_bits, "failure_bits": failure_bits}
-            graph, k, t = _choose_graph(graph, clients, adversary, limits, bits)
-            neighbours = k if neighbours is None else neighbours
-            threshold = t if threshold is None else threshold
+        graph, neighbours, threshold = choose_graph(
+            graph,
+            neighbours,
+            threshold,
+            clients=clients,
+            dropout=dropout,
+            corruption=corruption,
+            adversary=adversary,
+            security_bits=security_bits,
+            failure_bits=failure_bits,
+        )
         return cls(
             vectors=tuple(vectors),
             clients=clients,
-            graph="complete" if graph == "complete" else "sparse",
+            graph=graph,
             neighbours=neighbours,
             threshold=threshold,
             dropout=float(dropout),
@@ -260,43 +260,24 @@ class RoundParameters:
             raise ParameterError("malicious mode needs the hash of a trusted roster of identity keys")
         if self.conditional_secrets and self.graph == "sparse":
             raise ParameterError("conditional secrets against an active server need graph='complete'")
-        if self.graph == "complete":
-            needed = complete_threshold(self.clients, dropout=self.dropout, corruption=self.corruption)
-            unmet: tuple[str, ...] = () if self.threshold >= needed else ("the complete graph's bound",)
-        else:
-            least = _least_roster(self.clients)
-            unmet = unmet_conditions(
-                least,
-                self.neighbours,
-                self.threshold,
-                dropout=self.dropped / least,
-                corruption=self.corrupted / least,
-                adversary="malicious",
-                security_bits=self.security_bits,
-                failure_bits=self.failure_bits,
-            )
-        if unmet:
-            raise ParameterError(
-                f"{self.neighbours} neighbours with threshold {self.threshold} do not meet {', '.join(unmet)} "
-                "against an active server; let RoundParameters.choose find them"
-            )
+        require_malicious_conditions(self)
 
     @property
     def dropped(self) -> int:
         """D: how many clients may go silent; absolute, from the planned clients."""
-        return math.floor(self.dropout * self.clients + 1e-9)
+        return share_of(self.dropout, self.clients)
 
     @property
     def corrupted(self) -> int:
         """C: how many clients may collude with the server; absolute, from the planned clients."""
-        return math.floor(self.corruption * self.clients + 1e-9)
+        return share_of(self.corruption, self.clients)
 
     @property
     def minimum_roster(self) -> int:
         """Fewest advertised clients a client goes on with."""
         least = max(self.threshold, self.minimum_survivors)
         if self.adversary == "malicious":
-            return max(least, _least_roster(self.clients))
+            return max(least, least_roster(self.clients))
         return least
 
     @property
@@ -326,48 +307,6 @@ class RoundParameters:
 
 
 _FIELDS = [field.name for field in dataclasses.fields(RoundParameters) if field.name != "vectors"]
-
-
-def _choose_graph(
-    graph: Graph | Literal["auto"],
-    clients: int,
-    adversary: Adversary,
-    limits: dict[str, float],
-    bits: dict[str, int],
-) -> tuple[Graph, int, int]:
-    """Neighbours and threshold of the graph asked for; "auto" is sparse where feasible with k < n/2.
-
-    Where a fraction of a few clients comes to nobody, "auto" still plans for one: a ring on which nobody may
-    drop out is no choice to make for anyone. In malicious mode k and t hold for the smallest roster that
-    clients accept, with the same absolute numbers of corrupted and silent clients.
-    """
-    if graph != "complete":
-        least = 1 if graph == "auto" else 0
-        dropped, corrupted = (
-            max(math.floor(limits[name] * clients + 1e-9), least) for name in ("dropout", "corruption")
-        )
-        roster = _least_roster(clients) if adversary == "malicious" else clients
-        try:
-            sparse = graph_parameters(
-                roster,
-                dropout=dropped / roster,
-                corruption=corrupted / roster,
-                adversary=adversary,
-                security_bits=bits["security_bits"],
-                failure_bits=bits["failure_bits"],
-            )
-        except ParameterError:
-            if graph == "sparse":
-                raise
-        else:
-            if graph == "sparse" or 2 * sparse.neighbours < clients:
-                return "sparse", sparse.neighbours, sparse.threshold
-    return "complete", clients - 1, complete_threshold(clients, **limits)
-
-
-def _least_roster(clients: int) -> int:
-    """Fewest clients of a roster that a client accepts from a server it does not trust: nine tenths."""
-    return max(2, math.ceil(_ROSTER_SHARE * clients - 1e-9))
 
 
 def _within(what: str, value: int, least: int, most: int) -> None:

@@ -84,8 +84,20 @@ def test_corrupted_is_absolute_and_exact():
 def test_malicious_mode_needs_its_own_choice_and_a_roster():
     with pytest.raises(ParameterError, match="roster of identity keys"):
         choose(adversary="malicious", roster_hash=b"")
-    with pytest.raises(ParameterError, match="leave them out"):
-        choose(adversary="malicious", threshold=6)
+    with pytest.raises(ParameterError, match="do not meet"):
+        choose(adversary="malicious", threshold=3)
+    explicit = choose(
+        clients=100, graph="sparse", neighbours=52, dropout=0.05, corruption=0.05, adversary="malicious"
+    )
+    assert (explicit.neighbours, explicit.threshold) == (52, 30)
+
+
+def test_a_threshold_is_found_for_given_neighbours_or_there_is_none():
+    settings = {"clients": 100, "graph": "sparse", "dropout": 0.05, "corruption": 0.05}
+    assert choose(**settings, neighbours=20).threshold == 6
+    assert choose(**settings, neighbours=20, threshold=11).threshold == 11
+    with pytest.raises(ParameterError, match="no threshold makes 4 neighbours"):
+        choose(**settings, neighbours=4)
 
 
 def test_malicious_parameters_below_the_conditions_are_refused_however_made():
