@@ -4,7 +4,8 @@ Rules this file keeps:
 
 1. The key comes from the operating system, or from whoever names one; `numpy.random` is never used.
 2. Words are little-endian whatever the machine, so one key gives one noise vector everywhere.
-3. A stream only moves forward, and can be neither copied nor pickled: no noise is ever drawn twice.
+3. A stream only moves forward, can be neither copied nor pickled, and refuses to go on in a forked process: no
+   noise is ever drawn twice.
 4. The key never shows in a `repr`.
 
 Source: NIST SP 800-38A (counter mode); RFC 5869 (HKDF) for derived streams.
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from numpy.typing import DTypeLike, NDArray
 
-from dp.errors import ParameterError
+from dp.errors import DPError, ParameterError
 
 __all__ = ["KEY_BYTES", "Keystream"]
 
@@ -54,7 +55,7 @@ class Keystream:
     [2025887196]
     """
 
-    __slots__ = ("_cipher", "_key", "_seeded")
+    __slots__ = ("_cipher", "_key", "_process", "_seeded")
 
     def __init__(self, key: bytes | None = None) -> None:
         if key is None:
@@ -63,6 +64,7 @@ class Keystream:
             raise ParameterError(f"a keystream's key has {len(key)} bytes; it needs exactly {KEY_BYTES}")
         self._key = bytes(key)
         self._seeded = False
+        self._process = os.getpid()
         self._cipher = Cipher(algorithms.AES(self._key), modes.CTR(_COUNTER_START)).encryptor()
 
     @classmethod
@@ -92,7 +94,9 @@ class Keystream:
 
         Raises:
             ParameterError: The array is not C-contiguous, so a flat view of it would be a copy.
+            DPError: The stream was made before this process was forked off.
         """
+        self._refuse_forks()
         if not buffer.flags.c_contiguous:
             raise ParameterError(
                 "only a C-contiguous array can be filled; pass `np.empty(shape)` and copy it"
@@ -118,6 +122,7 @@ class Keystream:
 
     def integer(self, bits: int) -> int:
         """A uniform integer of the given number of bits, a multiple of 8."""
+        self._refuse_forks()
         return int.from_bytes(self._cipher.update(bytes(bits // 8)), "little")
 
     def derive(self, label: str | bytes) -> Keystream:
@@ -136,6 +141,13 @@ class Keystream:
         )
         child._seeded = self._seeded
         return child
+
+    def _refuse_forks(self) -> None:
+        if os.getpid() != self._process:
+            raise DPError(
+                "this keystream was made before the process was forked, and its twin draws the same noise; "
+                "make or derive one in each process"
+            )
 
     def __repr__(self) -> str:
         return f"Keystream({'simulation only: seeded, no guarantee' if self._seeded else 'secret key'})"

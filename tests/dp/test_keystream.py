@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -84,6 +86,30 @@ def test_key_never_shows() -> None:
 def test_stream_cannot_be_duplicated(duplicate: object) -> None:
     with pytest.raises(TypeError, match="same noise twice"):
         duplicate(Keystream.seeded(KEY))  # type: ignore[operator]
+
+
+def test_stream_does_not_go_on_in_a_forked_process() -> None:
+    """The child inherits the stream's state: drawing would repeat the parent's noise; deriving its own is fine."""
+    script = """
+import os
+from dp import DPError
+from dp.keystream import Keystream
+stream = Keystream()
+child = os.fork()
+if child == 0:
+    refused = 0
+    for draw in (lambda: stream.words(1, "u1"), lambda: stream.integer(64)):
+        try:
+            draw()
+        except DPError as error:
+            refused += "forked" in str(error)
+    stream.derive("child").words(1, "u1")
+    os._exit(refused)
+stream.words(1, "u1")
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "2"
 
 
 @pytest.mark.parametrize("length", [0, 16, 31, 33])
