@@ -40,6 +40,9 @@ _ARITHMETIC = 1e-9
 """Share of delta kept for rounding errors other than the transform's."""
 _ROUNDING = 2.0**-53
 """Mass a transform may lose, a round: ten times the most that was ever measured."""
+_RANGE = 300.0
+"""Logarithm of the range of floats that one evaluation uses."""
+_MOST_WINDOW = 2**22
 _LEAST_NOISE = 0.05
 """Below it losses pass the range of floats."""
 
@@ -130,6 +133,8 @@ class LossDistribution:
         # Below its window a tilt can only say that epsilon is no larger: then a smaller tilt sees farther down.
         for tilt in self._useful_tilts(count, math.log(target), last):
             first = self._first(count, tilt)
+            if last - first > _MOST_WINDOW * self.grid:
+                return self._renyi(count, tilt, target)
             found, epsilon = _Composed.of(self, count, tilt, first, max(last, first)).epsilon(target)
             if found or epsilon <= 0:
                 break
@@ -150,6 +155,11 @@ class LossDistribution:
         """Logarithm of the moment generating function of one finite loss."""
         return _log_sum_exp(self.log_masses + tilt * self.losses)
 
+    def _renyi(self, count: int, tilt: float, delta: float) -> float:
+        """Epsilon by the Renyi divergence of order 1 + tilt (Canonne, Kamath, Steinke 2020, proposition 12)."""
+        moments = count * self.cumulant(tilt) - math.log(delta) - math.log1p(tilt)
+        return max(0.0, moments / tilt - math.log1p(1 / tilt))
+
     def _quantile(self, count: int, log_mass: float) -> float:
         """A loss that the composition passes with probability at most e^log_mass, by Chernoff."""
         tilts, cumulants = self._guide
@@ -162,7 +172,6 @@ class LossDistribution:
         tilts, cumulants = self._guide
         exponents = count * cumulants - tilts * last
         beyond = np.minimum.accumulate(exponents[::-1])[::-1] - exponents
-        # By every Renyi order 1 + tilt (Canonne, Kamath, Steinke 2020, proposition 12).
         half = len(tilts) // 2
         tilts, cumulants, beyond = tilts[half:], cumulants[half:], beyond[half:]
         renyi = (count * cumulants - log_delta - np.log1p(tilts)) / tilts + np.log(tilts / (1 + tilts))
@@ -197,12 +206,11 @@ class LossDistribution:
 
 @dataclass(frozen=True)
 class _Composed:
-    """A window of a composition: the mass of loss l is `tilted` times exp(`log_scale` - `tilt` (l - `middle`))."""
+    """A window of a composition: the mass of loss l is `tilted` times exp(`log_scale` - `tilt` l)."""
 
     losses: Floats
     tilted: Floats
     tilt: float
-    middle: float
     log_scale: float
     rounding: float
 
@@ -218,26 +226,35 @@ class _Composed:
         last = max(min(math.ceil(last_loss / single.grid), highest), first + 1)
         composed = _power(tilted, count, np.arange(first - lowest, last + 1 - lowest))
         losses = single.grid * np.arange(first, last + 1, dtype=np.float64)
-        middle = float(losses[0])
-        log_scale = count * cumulant - tilt * middle
-        return cls(losses, composed, tilt, middle, log_scale, _ROUNDING * (count + 64))
+        return cls(losses, composed, tilt, count * cumulant, _ROUNDING * (count + 64))
 
     def epsilon(self, target: float) -> tuple[bool, float]:
         """Smallest epsilon whose delta is at most `target`, and whether the window reached down to it."""
-        budget = math.exp(min(math.log(target) - self.log_scale, 700.0)) * (1 - _OUTSIDE)
-        distance = self.losses - self.middle
-        weights = np.exp(np.minimum(-self.tilt * distance, 300.0))
-        upper = self.tilted * weights
-        lower = upper * np.exp(np.minimum(-distance, 300.0))
+        # From the right, in stretches short enough for the range of floats.
+        stretch = max(2, int(_RANGE / (1 + self.tilt) / (self.losses[1] - self.losses[0])))
+        for start in range(len(self.losses) - stretch, -stretch, -stretch):
+            epsilon = self._epsilon_from(max(start, 0), math.log(target))
+            if epsilon is not None:
+                return True, epsilon
+        return False, float(self.losses[0])
+
+    def _epsilon_from(self, start: int, log_target: float) -> float | None:
+        """The answer, if it lies right of this loss and no more than a stretch from it."""
+        middle = float(self.losses[start])
+        log_budget = log_target + self.tilt * middle - self.log_scale
+        budget = math.exp(min(max(log_budget, -700.0), 700.0)) * (1 - _OUTSIDE)
+        distance = self.losses[start:] - middle
+        weights, growth = np.exp(-self.tilt * distance), np.exp(np.minimum(distance, 700.0))
+        upper = self.tilted[start:] * weights
         upper_above = np.cumsum(upper[::-1])[::-1][1:] + self.rounding * weights[:-1]
-        lower_above = np.cumsum(lower[::-1])[::-1][1:]
-        (over,) = np.nonzero(upper_above - np.exp(distance[:-1]) * lower_above > budget)
+        lower_above = np.cumsum((upper / growth)[::-1])[::-1][1:]
+        (over,) = np.nonzero(upper_above - growth[:-1] * lower_above > budget)
         if not len(over):
-            return False, float(self.losses[0])
+            return None
         # Between this loss and the next, delta is upper - e^epsilon lower over the losses from the next on.
         k = over[-1]
-        excess = (upper_above[k] - budget) / lower_above[k]
-        return True, float(min(self.middle + math.log(excess), self.losses[k + 1]))
+        excess = (upper_above[k] - budget) / lower_above[k] if lower_above[k] > 0 else math.inf
+        return float(min(middle + math.log(excess), self.losses[start + k + 1]))
 
 
 @dataclass(frozen=True)

@@ -140,3 +140,28 @@ def test_the_ends_of_the_range(epsilon_of):
     assert epsilon_of(1000.0, 0.1, 1, 1e-2) == 0
     assert 10 < epsilon_of(1.0, 0.1, 2, 1e-40) <= gaussian_epsilon(shift=math.sqrt(2), delta=1e-40)
     assert epsilon_of(1.0, 1e-6, 1, 1e-5) == 0
+
+
+@pytest.mark.parametrize("count", [1, 30, 1000, 10_000, 100_000])
+@pytest.mark.parametrize("delta", [0.05, 1e-5, 1e-10, 1e-15])
+def test_transforms_lose_nothing_at_many_rounds_and_small_deltas(count, delta):
+    """A plain transform understates delta by a percent at 1e-10; at a rate of almost 1 the closed form is the truth."""
+    truth = gaussian_epsilon(shift=1.2, delta=delta)
+    for losses in _poisson_losses(math.sqrt(count) / 1.2, 1 - 1e-12):
+        assert truth <= losses.epsilon(count, delta) <= truth * 1.001
+
+
+@pytest.mark.parametrize("noise_multiplier", [0.05, 0.3, 1.0, 1e4])
+@pytest.mark.parametrize("rate", [1e-9, 0.01, 0.999])
+@pytest.mark.parametrize("count", [1, 1000, 10**6])
+@pytest.mark.parametrize("delta", [0.3, 1e-6, 1e-15])
+def test_no_setting_leaves_the_range_of_floats(noise_multiplier, rate, count, delta):
+    unsampled = gaussian_epsilon(shift=math.sqrt(count) / noise_multiplier, delta=delta)
+    for epsilon_of in (poisson_epsilon, fixed_size_epsilon):
+        assert 0 <= epsilon_of(noise_multiplier, rate, count, delta) <= unsampled
+
+
+def test_windows_too_wide_to_compute_fall_back_on_renyi_and_stay_above():
+    losses = _poisson_losses(0.5, 0.5)[0]
+    exact_one, bound = losses.epsilon(300, 1e-6), losses._renyi(300, 0.3, 1e-6)
+    assert exact_one <= bound <= 1.5 * exact_one
