@@ -60,11 +60,14 @@ def choose_graph(
     Raises:
         ParameterError: nothing meets the conditions.
     """
-    least = 1 if graph == "auto" else 0
+    # Where a fraction of a few clients comes to nobody, a ring still plans for one.
+    dropped, corrupted = max(share_of(dropout, clients), 1), max(share_of(corruption, clients), 1)
     roster = least_roster(clients) if adversary == "malicious" else clients
+    # Privacy must hold for the smallest roster that clients go on with: the same corrupted among fewer.
+    smallest = roster if adversary == "malicious" else clients - dropped
     conditions = _Conditions(
-        dropout=max(share_of(dropout, clients), least) / roster,
-        corruption=max(share_of(corruption, clients), least) / roster,
+        dropout=dropped / roster,
+        corruption=corrupted / roster,
         adversary=adversary,
         security_bits=security_bits,
         failure_bits=failure_bits,
@@ -73,7 +76,7 @@ def choose_graph(
         return "sparse", neighbours, threshold or _least_threshold(roster, neighbours, conditions)
     if graph != "complete":
         try:
-            found = graph_parameters(roster, **conditions)
+            found = graph_parameters(roster, **conditions, smallest_roster=smallest)
         except ParameterError:
             if graph == "sparse":
                 raise

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from secagg.errors import ParameterError
@@ -76,6 +76,7 @@ def graph_parameters(
     adversary: Adversary = "semi_honest",
     security_bits: int = 40,
     failure_bits: int = 30,
+    smallest_roster: int | None = None,
 ) -> GraphParameters:
     """Return the sparse graph with the fewest neighbours that meets every condition.
 
@@ -89,6 +90,8 @@ def graph_parameters(
         adversary: "semi_honest" or "malicious".
         security_bits: sigma.
         failure_bits: eta.
+        smallest_roster: fewest clients the round goes on with after advertising, n where it is left out. Privacy
+            must hold for them too: the corrupted are the same number among fewer.
 
     Raises:
         ParameterError: a value out of range, or no even k < n does; then use the complete graph.
@@ -100,9 +103,10 @@ def graph_parameters(
     (34, 18)
     """
     limits = _Limits.of(n, dropout, corruption, adversary, security_bits, failure_bits)
-    k = _first_even(2, n - 1, limits.is_connected)
-    while k is not None:
-        t = limits.least_threshold(k)
+    small = limits.shrunk(n if smallest_roster is None else smallest_roster)
+    k = _first_even(2, small.clients - 1, lambda k: limits.is_connected(k) and small.is_connected(k))
+    while k is not None and k < small.clients:
+        t = max(limits.least_threshold(k), small.least_threshold(k))
         if t <= limits.most_threshold(k):
             return GraphParameters(
                 clients=n, neighbours=k, threshold=t, corrupted=limits.corrupted, dropped=limits.dropped
@@ -199,6 +203,15 @@ class _Limits:
                 "use 'semi_honest' or 'malicious' and bits of at least 0"
             )
         return cls(n, corrupted, dropped, adversary, security_bits, failure_bits)
+
+    def shrunk(self, roster: int) -> _Limits:
+        """The conditions once only `roster` clients advertised: those missing are no longer there to drop out."""
+        if not max(2, self.clients - self.dropped) <= roster <= self.clients or self.corrupted >= roster:
+            raise ParameterError(
+                f"a smallest roster of {roster} of {self.clients} clients was given; use"
+                f" {max(2, self.clients - self.dropped, self.corrupted + 1)} to {self.clients}"
+            )
+        return replace(self, clients=roster, dropped=self.dropped - (self.clients - roster))
 
     def least_threshold(self, k: int) -> int:
         """L(k): the smallest t that keeps the inputs private."""

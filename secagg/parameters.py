@@ -278,6 +278,9 @@ class RoundParameters:
         least = max(self.threshold, self.minimum_survivors)
         if self.adversary == "malicious":
             return max(least, least_roster(self.clients))
+        if self.graph == "sparse":
+            # k and t were chosen for a roster less the planned dropouts, and for none smaller.
+            return max(least, self.clients - max(1, self.dropped))
         return least
 
     @property

@@ -179,3 +179,41 @@ def test_other_adversaries_and_tiny_rounds_are_refused():
         graph_parameters(100, dropout=0.1, corruption=0.1, adversary="covert")
     with pytest.raises(ParameterError, match="at least 2"):
         graph_parameters(1, dropout=0, corruption=0)
+
+
+@pytest.mark.parametrize(("n", "fraction"), [(416, 0.1), (1000, 0.1), (1000, 0.2), (10_000, 0.2)])
+def test_privacy_holds_for_the_smallest_roster_too(n, fraction):
+    """Silent at advertise are all honest in the worst case: the same corrupted among fewer."""
+    lost = corrupted = int(fraction * n)
+    found = graph_parameters(n, dropout=fraction, corruption=fraction, smallest_roster=n - lost)
+    unmet = unmet_conditions(
+        n - lost, found.neighbours, found.threshold, dropout=0.0, corruption=corrupted / (n - lost)
+    )
+    assert "E1" not in unmet
+    assert "E2" not in unmet
+    assert "E3" not in unmet_conditions(
+        n, found.neighbours, found.threshold, dropout=fraction, corruption=fraction
+    )
+    planned_for_all = graph_parameters(n, dropout=fraction, corruption=fraction)
+    assert "E1" in unmet_conditions(
+        n - lost,
+        planned_for_all.neighbours,
+        planned_for_all.threshold,
+        dropout=0.0,
+        corruption=corrupted / (n - lost),
+    )
+
+
+def test_a_round_goes_on_with_no_smaller_roster_than_it_was_planned_for():
+    """Without it, colluders among few enough survivors of the advertisement hold enough shares to unmask."""
+    from secagg import RoundParameters, Vector
+
+    round_ = RoundParameters.choose(
+        clients=500, vectors=[Vector("v", 8, 20)], dropout=0.2, corruption=0.1, task="t", round=0, model_hash=bytes(32),
+        application=b"", minimum_survivors=10,
+    )  # fmt: skip
+    assert round_.graph == "sparse"
+    assert round_.minimum_roster == 400
+    assert not {"E1", "E2"} & {
+        *unmet_conditions(400, round_.neighbours, round_.threshold, dropout=0.0, corruption=50 / 400)
+    }
