@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedavg.datasets.catalogue import CATALOGUE, Entry, load
-from fedavg.datasets.dataset import Dataset
+from fedavg.datasets.catalogue import CATALOGUE, Entry, load, load_users
+from fedavg.datasets.dataset import Dataset, Population
 from fedavg.datasets.errors import (
     CacheError,
     DatasetError,
@@ -29,6 +29,7 @@ __all__ = [
     "HashMismatch",
     "MalformedFile",
     "MissingLibrary",
+    "Population",
     "RegistryUnavailable",
     "SHAKESPEARE",
     "UnknownDataset",
@@ -38,6 +39,7 @@ __all__ = [
     "iid",
     "is_cached",
     "load",
+    "load_users",
     "natural",
     "quantity_skew",
     "read_leaf",

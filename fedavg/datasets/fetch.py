@@ -43,7 +43,7 @@ def is_cached(package: Package) -> bool:
     return _sha256(cache_folder() / package.file) == package.sha256
 
 
-def fetch(package: Package, *, progress: Progress | None = None, notice: Notice = _logger.warning) -> Path:
+def fetch(package: Package, *, progress: Progress | None = None, notice: Notice | None = None) -> Path:
     """Return the package's file in the cache, fetching it if it is not there or has been damaged.
 
     Guarantee: the returned file had the pinned sha256 when this function looked at it.
@@ -51,7 +51,7 @@ def fetch(package: Package, *, progress: Progress | None = None, notice: Notice 
     Args:
         package: What to fetch.
         progress: Called with (bytes so far, bytes in all).
-        notice: Called with a sentence when a damaged file is replaced.
+        notice: Called with a sentence when a damaged file is replaced; logged by default.
 
     Raises:
         RegistryUnavailable: no package client, or no registry gave the package.
@@ -63,7 +63,7 @@ def fetch(package: Package, *, progress: Progress | None = None, notice: Notice 
     if found == package.sha256:
         return target
     if found is not None:
-        notice(
+        (notice or _logger.warning)(
             f"{target} is damaged: its sha256 is {found[:16]}..., not {package.sha256[:16]}...; fetching it again"
         )
     try:

