@@ -293,16 +293,20 @@ class Client:
             raise InconsistentSets("the roster does not hold this client with the keys it advertised")
         return own
 
+    def _rows(self, secrets: Secrets) -> list[bytes]:
+        """One row of shares for each holder."""
+        return deal(
+            secrets.seeds,
+            self._codec,
+            threshold=self._parameters.threshold,
+            holders=len(self._place.holders),
+            entropy=self._entropy,
+        )
+
     def _deal(self, secrets: Secrets) -> bytes:
         """Share the seeds, seal one row for each neighbour, keep the own row."""
         place, codec = self._place, self._codec
-        rows = deal(
-            secrets.seeds,
-            codec,
-            threshold=self._parameters.threshold,
-            holders=len(place.holders),
-            entropy=self._entropy,
-        )
+        rows = self._rows(secrets)
         holders = [*place.peers[: place.own_place], self._id, *place.peers[place.own_place :]]
         hashes = [
             hash_row(row, codec, self._context, self._id, holder)
