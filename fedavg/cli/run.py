@@ -33,8 +33,14 @@ class Preset:
     examples_per_client: int
 
 
+_AS_MNIST = Preset(population=3000, cohort=300, rounds=50, examples_per_client=20)
 PRESETS: Mapping[str, Preset] = {
-    "mnist": Preset(population=3000, cohort=300, rounds=50, examples_per_client=20),
+    "mnist": _AS_MNIST,
+    "mnist-raw": _AS_MNIST,
+    "fashion-mnist": _AS_MNIST,
+    "cifar10": Preset(population=2500, cohort=250, rounds=50, examples_per_client=20),
+    "adult": Preset(population=1600, cohort=160, rounds=50, examples_per_client=20),
+    "har": Preset(population=400, cohort=80, rounds=30, examples_per_client=20),
     "digits": Preset(population=280, cohort=70, rounds=30, examples_per_client=5),
 }
 _NOISE_MULTIPLIER = 1.5  # Where neither an epsilon nor a multiplier is asked for.

@@ -22,7 +22,9 @@ _INTERRUPTED = 130
 
 def simulate(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="digits (embedded) or mnist (fetched once).")] = "digits",
+    dataset: Annotated[
+        str, typer.Argument(help="digits (embedded), mnist, or another labelled one of `veilsum data`.")
+    ] = "digits",
     population: Annotated[
         int | None, _Training(help="Clients; by default 3,000 for mnist, 280 for digits.")
     ] = None,

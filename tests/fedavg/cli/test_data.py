@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from fedavg import datasets
+from fedavg.cli.run import PRESETS
 from fedavg.datasets import CATALOGUE, Dataset, Population
 
 
@@ -64,3 +65,7 @@ def test_says_by_what_examples_are_grouped(veilsum, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name, **_: rows)
     assert json.loads(veilsum("data", "adult", "--json").out)["users"] == {"country": 2}
     assert "2 by country" in veilsum("data", "adult").out
+
+
+def test_every_labelled_set_can_be_simulated():
+    assert PRESETS.keys() == {name for name, entry in CATALOGUE.items() if entry.examples}
