@@ -26,6 +26,7 @@ from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.keystream import Keystream
 from dp.ledger import Ledger, Row
 from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, Mechanism, NarrowDiscreteGaussian
+from dp.participation import Participations
 from dp.privacy import Epsilons, Privacy, delta_warning
 from dp.removable_noise import RemovableDiscreteGaussian
 from dp.skellam import Skellam
@@ -56,6 +57,7 @@ __all__ = [
     "NonFiniteInput",
     "PaddedPoisson",
     "ParameterError",
+    "Participations",
     "Privacy",
     "RemovableDiscreteGaussian",
     "Row",

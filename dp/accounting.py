@@ -106,9 +106,9 @@ def epsilon_of(
     readers = sampler.readers_event(mechanism.event, rounds, max_participations)
     server = sampler.server_event(mechanism.event, rounds, max_participations)
     seen = mechanism.trusted_server and rounds > 0
-    return Epsilons(
-        readers=epsilon(readers, delta=delta), server=math.inf if seen else epsilon(server, delta=delta)
-    )
+    against_readers, against_server = epsilon(readers, delta=delta), epsilon(server, delta=delta)
+    # Readers see nothing that a server and its rosters do not, so its bound is theirs, too.
+    return Epsilons(min(against_readers, against_server), math.inf if seen else against_server)
 
 
 @dataclass(frozen=True)

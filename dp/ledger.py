@@ -194,6 +194,27 @@ class Ledger:
         """Rounds that stay charged without having given a sum: lost, or under way."""
         return self.charged - self._count("settle")
 
+    @property
+    def head(self) -> tuple[int, str]:
+        """Sequence and hash of the newest row: kept elsewhere, they show a ledger that lost its tail."""
+        with _explained(self.path):
+            query = "SELECT sequence, hash FROM row ORDER BY sequence DESC LIMIT 1"
+            sequence, digest = self._connection.execute(query).fetchone()
+        return int(sequence), digest.hex()
+
+    def require(self, sequence: int, digest: str) -> None:
+        """Check that a row seen earlier is still there.
+
+        Raises:
+            LedgerError: it is not: the ledger was replaced, or lost rows.
+        """
+        found = self._connection.execute("SELECT hash FROM row WHERE sequence = ?", (sequence,)).fetchone()
+        if found is None or found[0].hex() != digest:
+            raise LedgerError(
+                f"the ledger {self.path} does not hold row {sequence} as this run left it: it was replaced, or rows are"
+                " missing; restore it from a backup"
+            )
+
     def rows(self) -> Iterator[Row]:
         """Every row, oldest first, as it stands in the file."""
         with _explained(self.path):

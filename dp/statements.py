@@ -116,7 +116,9 @@ def statements(
         f" {mechanism.noise_multiplier:g} times the joint integer sensitivity of everything a client sends (update,"
         " counts and metrics in one vector)",
         f"averages are divided by the public expectation {sampler.expected:g}, never by the number drawn or surviving",
-        f"{charged} rounds are charged" + (f", {aborted} of them without a result" if aborted else ""),
+        f"{charged} rounds are charged"
+        + (f", {aborted} of them without a result" if aborted else "")
+        + ", and how many was not chosen by looking at their results",
         *(
             ([warning])
             if (warning := delta_warning(delta=privacy.delta, population=sampler.population))
@@ -138,6 +140,7 @@ def _readers(epsilon: float, sampler: PaddedPoisson, privacy: Privacy, shared: t
         f"each of {sampler.population} clients is drawn for each round by its own secret coin of probability"
         f" {sampler.sampling_rate:.6g} (padded Poisson sampling), and nothing published tells who or how many",
         "the reader holds no roster of a round and does not work with the server",
+        "nothing else that was released used these clients' data",
     )
     return Statement("readers", epsilon, privacy.delta, claim, (*sampling, *shared))
 

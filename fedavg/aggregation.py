@@ -233,9 +233,13 @@ class AggregationPlan:
         )
 
     def protocol(self, number: int, model_hash: bytes) -> secagg.RoundParameters:
-        """The round's parameters as the protocol sees them."""
+        """The round's parameters as the protocol sees them.
+
+        Raises:
+            secagg.ParameterError: no graph withstands what is asked for, or the given one does not.
+        """
         secure = self.secure
-        return secagg.RoundParameters.choose(
+        parameters = secagg.RoundParameters.choose(
             clients=self.cohort,
             vectors=(secagg.Vector("values", self.encoding.dimension, self.modulus_bits),),
             dropout=secure.dropout,
@@ -251,6 +255,10 @@ class AggregationPlan:
             conditional_secrets=self._seeds,
             reveal_rule=_RULE if self._seeds else "",
         )
+
+        if secure.neighbours is not None or secure.threshold is not None:
+            _refuse_weak(parameters)
+        return parameters
 
     @property
     def _seeds(self) -> int:
@@ -316,6 +324,26 @@ class AggregationPlan:
             numbers = mechanism.revealed(self.cohort - len(survivors))
         revealed = [(part, seeds[client][part - 1]) for client in survivors for part in numbers]
         return self._open(self._ring(total.view(np.int64)), revealed, len(survivors), 0)
+
+
+def _refuse_weak(parameters: secagg.RoundParameters) -> None:
+    """Refuse neighbours and a threshold of the caller's that do not keep the promise of `SecureAggregation`."""
+    n, graph = parameters.clients, (parameters.neighbours, parameters.threshold)
+    if parameters.graph == "complete":
+        least = secagg.complete_threshold(n, dropout=parameters.dropout, corruption=parameters.corruption)
+        unmet = {f"a threshold of at least {least}"} if parameters.threshold < least else set()
+    else:
+        fewest = parameters.minimum_roster
+        corruption = parameters.corrupted / fewest
+        unmet = {
+            *secagg.unmet_conditions(n, *graph, dropout=parameters.dropout, corruption=parameters.corruption)
+        }
+        unmet |= {*secagg.unmet_conditions(fewest, *graph, dropout=0.0, corruption=corruption)}
+    if unmet:
+        raise secagg.ParameterError(
+            f"{graph[0]} neighbours and threshold {graph[1]} among {n} clients do not meet {', '.join(sorted(unmet))}"
+            f" at dropout {parameters.dropout} and corruption {parameters.corruption}; leave them out"
+        )
 
 
 def _mechanism(

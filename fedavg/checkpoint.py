@@ -1,7 +1,7 @@
 """A run's folder: what everybody may read, what only the operator may, and how a run goes on after a crash.
 
     public/    rounds.jsonl, statement.json, model.npz: what readers of the model get
-    operator/  ledger.sqlite, checkpoint.npz, participations.npy, run.json: holds who was drawn how often; never publish
+    operator/  ledger.sqlite and its counts, checkpoint.npz, run.json, ledger.json: who was drawn; never publish
     clients/   failures.jsonl: what each client's own device would have logged, gathered here by the simulation
 
 Rules: every file is written beside its place and moved over it; the checkpoint is written last, so a crash at any
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+import dp
 from fedavg.errors import CheckpointError
 from fedavg.process import ServerState
 
@@ -65,6 +65,7 @@ class RunFolder:
         for part in (self.public, self.operator, self.clients):
             part.mkdir(parents=True, exist_ok=True)
         os.chmod(self.operator, 0o700)
+        os.chmod(self.clients, 0o700)
         self.write(marker, lambda file: file.write(json.dumps(fingerprint, indent=1).encode()))
 
     @property
@@ -81,16 +82,22 @@ class RunFolder:
             os.fsync(file.fileno())
         os.replace(beside, path)
 
-    def save_participations(self, counts: NDArray[np.int64]) -> None:
-        """How often each client was drawn: kept before the drawn are invited."""
-        self.write(
-            self.operator / "participations.npy", lambda file: np.save(file, counts, allow_pickle=False)
-        )
+    def pin(self, ledger: dp.Ledger) -> None:
+        """Keep where the ledger is and its newest row, so that no run goes on with less than it has spent."""
+        sequence, digest = ledger.head
+        content = {"path": str(Path(str(ledger.path)).absolute()), "sequence": sequence, "hash": digest}
+        self.write(self.operator / "ledger.json", lambda file: file.write(json.dumps(content).encode()))
 
-    def load_participations(self, population: int) -> NDArray[np.int64]:
-        """How often each client was drawn so far, zeros for a new run."""
-        path = self.operator / "participations.npy"
-        return np.load(path, allow_pickle=False) if path.exists() else np.zeros(population, np.int64)
+    def pinned(self) -> Mapping[str, Any] | None:
+        """What `pin` kept, or None for a run that has charged nothing."""
+        path = self.operator / "ledger.json"
+        try:
+            content: Mapping[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}); restore it from a backup") from error
+        return content
 
     def save(self, state: ServerState, rounds: list[dict[str, Any]], model: Mapping[str, Any]) -> None:
         """Keep a finished round: public files first, the checkpoint last."""

@@ -17,11 +17,9 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import dp
 import secagg
@@ -38,6 +36,7 @@ from fedavg.step import Step
 __all__ = ["Evaluate", "Federation", "Result", "RoundReport"]
 
 _client_logger = logging.getLogger("fedavg.client")
+_operator_logger = logging.getLogger("fedavg.operator")
 
 Evaluate = Callable[[Tree], Mapping[str, float]]
 
@@ -87,6 +86,7 @@ class Federation:
 
     Arguments are `fedavg.train`'s.
 
+    >>> import numpy as np
     >>> def step(weights, data):
     ...     return {"mean": weights["mean"] + 0.5 * (data - weights["mean"])}
     >>> federation = Federation(
@@ -160,19 +160,31 @@ class Federation:
         self._folder = None if folder is None else RunFolder(folder, fingerprint=fingerprint, resume=resume)
         self.state = self._process.initialize()
         self.reports: list[RoundReport] = []
-        self._participations = np.zeros(len(self.clients), np.int64)
+        self._attach(ledger, fingerprint)
+        if self._folder is not None and (kept := self._folder.load()) is not None:
+            self.state, lines = kept
+            self.reports = [RoundReport.from_dict(line) for line in lines]
+
+    def _attach(self, ledger: str | Path | None, fingerprint: Mapping[str, Any]) -> None:
+        """Open ledger and counts: those this run was begun with, holding all that it has spent, or none."""
         path = Path(ledger) if ledger is not None else self._folder.ledger if self._folder else None
+        pinned = self._folder.pinned() if self._folder else None
+        if pinned is not None and (
+            path is None or str(path.absolute()) != pinned["path"] or not path.exists()
+        ):
+            raise dp.LedgerError(
+                f"this run was charged to the ledger {pinned['path']}; resume it with that ledger"
+            )
         self.ledger = dp.Ledger.attach(
             path,
             accountant=dp.RunAccountant(self.plan.mechanism, self.sampler, self.privacy, self.rounds),
             run=fingerprint,
         )
-        if self._folder is None:
-            return
-        self._participations = self._folder.load_participations(len(self.clients))
-        if (kept := self._folder.load()) is not None:
-            self.state, lines = kept
-            self.reports = [RoundReport.from_dict(line) for line in lines]
+        if pinned is not None:
+            self.ledger.require(pinned["sequence"], pinned["hash"])
+        begun = next((True for row in self.ledger.rows() if row.kind == "reserve"), False)
+        counts = None if path is None else path.with_name(f"{path.stem}.participations.sqlite")
+        self._participations = dp.Participations(counts, self.clients.client_ids, begun=begun)
 
     @property
     def finished(self) -> bool:
@@ -192,6 +204,7 @@ class Federation:
             RoundAborted: too many dropped out; says whether the round was charged. The run can go on.
         """
         number = self.ledger.reserve(timestamp=time.time())
+        self._pin()
         draw = self._draw(number)
         unmasking = _Unmasking(self._record)
         try:
@@ -204,20 +217,34 @@ class Federation:
                 entropy=self._entropy,
                 record=unmasking,
             )
-        except secagg.TooFewClients as error:
-            if not unmasking.answered:
-                self.ledger.refund(number, reason=str(error), timestamp=time.time())
-            charged = "stays charged" if unmasking.answered else "was refunded"
-            raise RoundAborted(
-                f"round {number} ended without a sum: {error}; it {charged}", charged=unmasking.answered
-            ) from error
+        except secagg.SecAggError as error:
+            raise self._aborted(number, error, charged=unmasking.answered) from error
         self.ledger.settle(
             number,
             survivors=outcome.survivors,
             model_hash=self._process.model_hash(state),
             timestamp=time.time(),
         )
+        self._pin()
         return self._keep(state, outcome)
+
+    def _aborted(self, number: int, error: secagg.SecAggError, *, charged: bool) -> RoundAborted:
+        """Refund a round that ended without a sum, if nothing could have been released; say what happened to whom."""
+        few = isinstance(error, secagg.TooFewClients)
+        cause = str(error) if few else "a client's message could not be used (the operator's log names it)"
+        if not few:
+            _operator_logger.warning("round %s: %s", number, error)
+        if not charged:
+            self.ledger.refund(number, reason=cause, timestamp=time.time())
+        self._pin()
+        if self._folder is not None:
+            self._folder.write_json("statement.json", self.statement().as_dict())
+        fate = "stays charged" if charged else "was refunded"
+        return RoundAborted(f"round {number} ended without a sum: {cause}; it {fate}", charged=charged)
+
+    def _pin(self) -> None:
+        if self._folder is not None:
+            self._folder.pin(self.ledger)
 
     def result(self, stopped: str | None = None) -> Result:
         """What the run has come to so far."""
@@ -249,16 +276,13 @@ class Federation:
     def _draw(self, number: int) -> dp.Draw:
         """Draw the cohort and count it, durably, before anybody is invited."""
         cap = self.privacy.max_participations
-        capped = self._participations >= (cap if cap is not None else np.iinfo(np.int64).max)
-        draw = self.sampler.draw(self._entropy.keystream("cohort", number), capped=capped)
-        self._participations[draw.invited[draw.contributes]] += 1
-        if self._folder is not None:
-            self._folder.save_participations(self._participations)
-        return draw
+        keystream = self._entropy.keystream("cohort", number)
+        return self._participations.claim(
+            lambda counts: self.sampler.draw(keystream, capped=counts >= cap if cap is not None else ())
+        )
 
     def _keep(self, state: ServerState, outcome: RoundOutcome) -> RoundReport:
         self.state = state
-        weights = self._process.weights(state)
         report = RoundReport(
             round=state.rounds,
             rounds=self.rounds,
@@ -269,14 +293,14 @@ class Federation:
             metrics=outcome.metrics,
             contributed=outcome.contributed,
             failed=outcome.failed,
-            evaluation=dict(self._evaluate(weights)) if self._evaluate else {},
+            evaluation={},
         )
         self.reports.append(report)
-        if self._folder is not None:
-            spec = self._process.spec
-            model = {leaf.path or "weights": array for leaf, array in spec.arrays(state.weights)}
-            self._folder.write_json("statement.json", self.statement().as_dict())
-            self._folder.save(state, [kept.as_dict() for kept in self.reports], model)
+        self._save()
+        if self._evaluate is not None:
+            report = replace(report, evaluation=dict(self._evaluate(self._process.weights(state))))
+            self.reports[-1] = report
+            self._save()
         if outcome.failed - 4 * self.plan.count_stddev > self.sampler.expected / 2:
             warnings.warn(
                 f"round {report.round}: about {outcome.failed:.0f} of {self.sampler.expected:.0f} clients failed and"
@@ -284,6 +308,15 @@ class Federation:
                 stacklevel=3,
             )
         return report
+
+    def _save(self) -> None:
+        """Keep the last finished round; before it is evaluated, so that a failing evaluation loses nothing."""
+        if self._folder is None:
+            return
+        spec = self._process.spec
+        model = {leaf.path or "weights": array for leaf, array in spec.arrays(self.state.weights)}
+        self._folder.write_json("statement.json", self.statement().as_dict())
+        self._folder.save(self.state, [kept.as_dict() for kept in self.reports], model)
 
     def _simulated(self, dropout: float) -> int:
         """How many of the cohort the simulator silences in each round."""
@@ -333,7 +366,8 @@ class Federation:
         if self._folder is not None:
             self._folder.log_failure(client_id, self.state.rounds + 1, cause)
         else:
-            _client_logger.warning("client %s: %s", client_id, cause)
+            # Below what is shown unless asked for: it names a client that was drawn.
+            _client_logger.info("client %s: %s", client_id, cause)
 
 
 class _Unmasking:

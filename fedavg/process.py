@@ -120,8 +120,14 @@ class FederatedAveraging:
     def _train(self, state: ServerState, clients: ClientData, position: int) -> Contribution:
         client_id = clients.client_ids[position]
         try:
-            data = clients.for_client(client_id)
-            return run_step(self.step, self.spec, state.weights, data, metrics=self.plan.metrics)
+            # Fetching is part of the client's own work: whatever fails there concerns this client alone, too.
+            return run_step(
+                lambda weights, _: self.step(weights, clients.for_client(client_id)),
+                self.spec,
+                state.weights,
+                None,
+                metrics=self.plan.metrics,
+            )
         except StepError as error:
             self.client_log(client_id, str(error))
             return "failed"

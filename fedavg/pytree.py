@@ -178,7 +178,7 @@ def _leaf(path: _Path, value: Any) -> Leaf:
         )
     array = np.asarray(value)
     # ml_dtypes' bfloat16 is of kind 'V'; averaging it would round every round's result to 8 bits.
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise TreeError(
             f"{name or 'the weights'} has dtype {array.dtype}; only floating-point arrays average: leave it out"
         )

@@ -56,9 +56,16 @@ def run_step(
         StepError: the step raised, or returned something unusable; says what and why.
     """
     try:
-        returned = step(spec.unflatten(weights), data)
-    except Exception as error:
-        raise StepError(f"the step raised {type(error).__name__}: {error}") from error
+        with np.errstate(all="ignore"):
+            return _trained(step(spec.unflatten(weights), data), spec, weights, metrics)
+    except StepError:
+        raise
+    except (Exception, SystemExit) as error:
+        # The user's loop and the objects it returns may raise anything; only this client is concerned.
+        raise StepError(f"the step raised {type(error).__name__}: {_words(error)}") from error
+
+
+def _trained(returned: Any, spec: TreeSpec, weights: NDArray[Any], metrics: Mapping[str, float]) -> Trained:
     tree, reported = _split(returned, spec)
     try:
         delta = spec.flatten(tree) - weights
@@ -72,6 +79,14 @@ def run_step(
             f"the step did not report the declared metrics {missing}; return (weights, {{name: number}})"
         )
     return Trained(delta, {name: _number(name, reported[name]) for name in metrics})
+
+
+def _words(error: BaseException) -> str:
+    """The error's own words, where it can say them."""
+    try:
+        return str(error)
+    except Exception as silent:  # noqa: BLE001  Even an error of the user can fail to be shown.
+        return f"no words ({type(silent).__name__})"
 
 
 def _split(returned: Any, spec: TreeSpec) -> tuple[Tree, Mapping[str, Any]]:

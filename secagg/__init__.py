@@ -22,6 +22,7 @@ from secagg.errors import (
     UnexpectedMessage,
 )
 from secagg.graph import GraphParameters, graph_parameters
+from secagg.graph_parameters import complete_threshold, unmet_conditions
 from secagg.identities import Identity, IdentityRoster
 from secagg.parameters import RoundParameters, Vector
 from secagg.records import Records
@@ -57,8 +58,10 @@ __all__ = [
     "TooFewClients",
     "UnexpectedMessage",
     "Vector",
+    "complete_threshold",
     "graph_parameters",
     "run_round",
     "simulate",
     "system_entropy",
+    "unmet_conditions",
 ]

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -365,3 +366,164 @@ def test_with_excess_noise_removed_a_round_past_the_tolerance_is_given_up():
     federation._lost = federation.plan.cohort // 2
     with pytest.raises(fedavg.RoundAborted):
         federation.run_round()
+
+
+def run_two_of_four(folder, **changes):
+    federation = Federation(
+        step, CLIENTS, **settings(rounds=4, folder=folder, secure=SecureAggregation.ideal(), **changes)
+    )
+    federation.run_round()
+    federation.run_round()
+    return federation.ledger.path
+
+
+@pytest.mark.parametrize("theft", ["another ledger", "ledger removed", "tail cut", "counts removed"])
+def test_a_run_never_goes_on_with_less_than_it_has_spent(theft, tmp_path):
+    ledger = run_two_of_four(tmp_path / "run")
+    changes = {}
+    if theft == "another ledger":
+        changes["ledger"] = tmp_path / "fresh.sqlite"
+    elif theft == "ledger removed":
+        ledger.unlink()
+    elif theft == "tail cut":
+        with sqlite3.connect(ledger) as raw:
+            raw.execute("DROP TRIGGER no_delete")
+            raw.execute("DELETE FROM row WHERE sequence >= 3")
+        raw.close()
+    else:
+        ledger.with_name("ledger.participations.sqlite").unlink()
+    with pytest.raises(dp.LedgerError):
+        Federation(
+            step,
+            CLIENTS,
+            **settings(
+                rounds=4, folder=tmp_path / "run", resume=True, secure=SecureAggregation.ideal(), **changes
+            ),
+        )
+    assert not (tmp_path / "fresh.sqlite").exists()
+
+
+@pytest.mark.parametrize("second", [None, "other"], ids=["no folder", "another folder"])
+def test_the_cap_holds_over_everything_charged_to_one_ledger(second, tmp_path):
+    """Two runs on one ledger, cap 2: nobody trains more than twice over both."""
+    trained = []
+
+    def counting(weights, data):
+        trained.append(int(data[3]))
+        return step(weights, data)
+
+    clients = [np.array([0.0, 0.0, 0.0, i]) for i in range(60)]
+    privacy = replace(PRIVACY, max_participations=2)
+    for folder in (tmp_path / "one", tmp_path / second if second else None):
+        train(
+            counting,
+            clients,
+            **settings(
+                rounds=6, privacy=privacy, folder=folder, ledger=tmp_path / "shared.sqlite", entropy=None,
+                secure=SecureAggregation.ideal(),
+            ),
+        )  # fmt: skip
+    assert max(trained.count(client) for client in trained) == 2
+
+
+def test_counts_never_move_to_other_clients(tmp_path):
+    run_two_of_four(tmp_path / "run")
+    with pytest.raises(dp.LedgerError, match="other clients"):
+        Federation(
+            step,
+            dict(enumerate(CLIENTS, start=1)),
+            **settings(rounds=4, folder=tmp_path / "run", resume=True, secure=SecureAggregation.ideal()),
+        )
+
+
+class Unfetchable:
+    def __array__(self, *_, **__):
+        raise ValueError("cannot be an array")
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def unspeakable(weights, data):
+    raise Unspeakable
+
+
+def leaving(weights, data):
+    sys.exit("bye")
+
+
+def recursive(weights, data):
+    nest = {}
+    nest["w"] = nest
+    return nest
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        leaving,
+        recursive,
+        unspeakable,
+        lambda weights, data: ({**weights, "w": Unfetchable()}, {"loss": 0.0}),
+        lambda weights, data: (weights, {"loss": 10**400}),
+        lambda weights, data: (weights, {"loss": Unfetchable()}),
+        lambda weights, data: ({**weights, "w": weights["w"].astype(np.longdouble)}, {"loss": 0.0}),
+    ],
+    ids=["exits", "recurses", "unspeakable", "unfetchable", "huge metric", "odd metric", "longdouble"],
+)
+def test_whatever_a_client_does_the_round_goes_on(bad):
+    result = train(
+        lambda weights, data: (bad if data[0] == 2.0 else step)(weights, data),
+        CLIENTS,
+        **settings(secure=SecureAggregation.ideal()),
+    )
+    assert len(result.rounds) == 2
+
+
+def test_data_that_cannot_be_fetched_is_a_client_that_failed():
+    def fetch(client):
+        if client % 3 == 2:
+            raise OSError("no such file")
+        return CLIENTS[client]
+
+    clients = fedavg.ClientData(range(60), fetch)
+    result = train(step, clients, **settings(secure=SecureAggregation.ideal()))
+    assert len(result.rounds) == 2
+
+
+def test_a_failing_evaluation_loses_nothing(tmp_path):
+    def evaluate(weights):
+        raise OSError("the test set is gone")
+
+    changes = {"folder": tmp_path, "secure": SecureAggregation.ideal()}
+    with pytest.raises(OSError, match="test set"):
+        train(step, CLIENTS, **settings(evaluate=evaluate, **changes))
+    resumed = train(step, CLIENTS, **settings(resume=True, **changes))
+    assert [report.round for report in resumed.rounds] == [1, 2]
+    assert dp.Ledger.open(resumed.ledger).charged == 2
+
+
+def test_no_name_of_a_failed_client_is_shown_unless_asked_for(capfd):
+    train(
+        raising,
+        CLIENTS,
+        **settings(privacy=replace(PRIVACY, noise_multiplier=8.0), secure=SecureAggregation.ideal()),
+    )
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "given", [{"neighbours": 4, "threshold": 2}, {"threshold": 3}, {"graph": "complete", "threshold": 50}]
+)
+def test_neighbours_and_thresholds_that_do_not_keep_the_promise_are_refused(given):
+    clients = CLIENTS * 10
+    with pytest.raises(secagg.ParameterError, match="do not meet"):
+        Federation(step, clients, **settings(cohort_size=100, secure=SecureAggregation(**given)))
+
+
+def test_readers_never_cost_more_than_the_server():
+    privacy = replace(PRIVACY, max_participations=1)
+    result = train(step, CLIENTS, **settings(rounds=10, privacy=privacy, secure=SecureAggregation.ideal()))
+    assert result.statement.readers.epsilon <= result.statement.server.epsilon
