@@ -279,12 +279,12 @@ class Codec:
     def encode_inbox(
         self,
         shared: Mask,
-        rows: Sequence[bytes | memoryview],
-        hashes: Sequence[bytes | memoryview],
+        rows: bytes,
+        hashes: bytes,
         edges: Sequence[bytes],
     ) -> bytes:
         """Write U2 and the sealed rows, hash rows and edges of the receiver's neighbours in it."""
-        return self._encode(Kind.INBOX, bitmap(shared), *rows, *hashes, *edges)
+        return self._encode(Kind.INBOX, bitmap(shared), rows, hashes, *edges)
 
     def decode_inbox(
         self, data: bytes, *, clients: int, neighbours: npt.NDArray[np.int64], sealers: Mask

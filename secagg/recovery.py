@@ -25,7 +25,7 @@ from secagg.dealing import CONDITIONAL, MASK_KEY, SELF_MASK
 from secagg.errors import MalformedMessage, TooFewClients
 from secagg.graph import Positions
 from secagg.messages import HASH_BYTES, Codec, Mask
-from secagg.routing import Routing
+from secagg.routing import Routing, Rows
 from secagg.shamir import PRIME, Shares, consistent, reconstruct
 
 __all__ = ["Answer", "Fault", "ShareTable"]
@@ -79,20 +79,18 @@ class ShareTable:
         self._context = context
         self._threshold = threshold
         self._withheld = np.zeros(routing.holders.shape, np.bool_)
-        self._hashes: dict[int, bytes] = {}
+        self._hashes = Rows(routing, width=codec.hash_row_bytes, to_itself=True)
         self._given: list[Mask] = []
         self._shares: list[Shares] = []
         self.faults: list[Fault] = []
 
     def keep_hashes(self, dealer: int, hashes: bytes) -> None:
-        """Keep a dealer's hash rows; a dealer without any is not checked (semi-honest mode)."""
-        if hashes:
-            self._hashes[dealer] = hashes
+        """Keep a dealer's hash rows; they are empty in semi-honest mode."""
+        self._hashes.put(dealer, hashes)
 
-    def hash_row(self, dealer: int, place: int) -> memoryview:
-        """The hash row of one holder of a dealer."""
-        width = self._codec.hash_row_bytes
-        return memoryview(self._hashes.get(dealer, b""))[place * width : (place + 1) * width]
+    def hashes_for(self, holder: int, shared: Mask) -> bytes:
+        """The hash rows for one holder from its neighbours in U2, concatenated."""
+        return self._hashes.incoming(holder, shared)
 
     def withhold(self, holder: int, complaints: Mask) -> None:
         """Note which neighbours' shares `holder` could not open or did not find as promised."""
@@ -156,7 +154,7 @@ class ShareTable:
         found = share_hash(
             self._context, ids[dealer], ids[holder], secret, bytes(record[:salt]), bytes(record[salt:])
         )
-        if found == self.hash_row(dealer, place)[secret * HASH_BYTES : (secret + 1) * HASH_BYTES]:
+        if found == self._hashes.row(dealer, place)[secret * HASH_BYTES : (secret + 1) * HASH_BYTES]:
             return True
         self.faults.append(Fault(None, ids[holder], "it revealed another share than it had accepted"))
         return False

@@ -55,7 +55,7 @@ from secagg.parameters import RoundParameters
 from secagg.phases import ADVANCE, SERVER, Kind, Phase, after
 from secagg.recovery import Fault, ShareTable
 from secagg.ring import Words, add_packed, reduce, unpack, word_dtype
-from secagg.routing import Routing
+from secagg.routing import Routing, Rows
 
 __all__ = ["Server", "Sum"]
 
@@ -120,7 +120,6 @@ class Server:
         self._fields = [vector_fields(index, vector) for index, vector in enumerate(parameters.vectors)]
         self._commitments: dict[int, bytes] = {}
         self._numbers: list[int] = []
-        self._sealed: dict[int, bytes] = {}
         self._edges: dict[tuple[int, int], bytes] = {}
         self._totals = [np.zeros(v.padded_length, word_dtype(v.modulus_bits)) for v in parameters.vectors]
         self._broadcast = self._offer
@@ -128,6 +127,8 @@ class Server:
         self._roster: Roster
         self._context: bytes
         self._routing: Routing
+        self._sealed: Rows
+        self._tags: Rows
         self._shares: ShareTable
         self._ids: list[int]
         self._shared: Mask
@@ -177,7 +178,7 @@ class Server:
         if self._phase is Phase.MASKED_INPUT:
             return self._inbox(self._expected[client_id])
         if self._phase is Phase.UNMASK and self._parameters.is_malicious:
-            return self._codec.encode_tags(self._routing.tags_for(self._expected[client_id], self._survivors))
+            return self._codec.encode_tags(self._tags.incoming(self._expected[client_id], self._survivors))
         return self._broadcast
 
     def receive(self, sender: int, data: bytes) -> None:
@@ -271,7 +272,7 @@ class Server:
             data, neighbours=len(neighbours), edges=len(receivers), sender=sender
         )
         self._commitments[position] = parts.commitments
-        self._sealed[position] = parts.rows
+        self._sealed.put(position, parts.rows)
         self._shares.keep_hashes(position, parts.hashes)
         for turn, receiver in enumerate(receivers):
             self._edges[position, receiver] = parts.edges[turn * EDGE_BYTES : (turn + 1) * EDGE_BYTES]
@@ -311,7 +312,7 @@ class Server:
         position = self._expected[sender]
         alive = int(np.count_nonzero(self._survivors[self._routing.neighbours(position)]))
         tags = self._codec.decode_consistency(data, neighbours=alive, sender=sender)
-        self._routing.put_tags(position, tags, self._survivors)
+        self._tags.put_for(position, tags, self._survivors)
 
     def _on_unmask(self, sender: int, data: bytes) -> None:
         position = self._expected[sender]
@@ -330,6 +331,7 @@ class Server:
         self._require(holders.shape[1], self._parameters.threshold, "share holders")
         self._ids = self._roster.ids.tolist()
         self._routing = Routing(holders)
+        self._sealed = Rows(self._routing, width=self._codec.row_bytes, to_itself=False)
         self._shares = ShareTable(
             self._routing,
             ids=self._ids,
@@ -345,10 +347,12 @@ class Server:
 
     def _close_masked_input(self) -> None:
         self._survivors = self._those_who_answered("survivors")
-        self._sealed = {}
+        del self._sealed
         self._broadcast = self._codec.encode_survivors(self._survivors)
         self._numbers = self._rule.revealed(self._parameters, self._shared, self._survivors)
         self._shares.open_slots(1 + len(self._numbers))
+        if self._parameters.is_malicious:
+            self._tags = Rows(self._routing, width=HASH_BYTES, to_itself=False)
 
     def _close_consistency(self) -> None:
         self._require(len(self._arrived), self._parameters.threshold, "clients that tagged their sets")
@@ -365,14 +369,12 @@ class Server:
 
     def _inbox(self, position: int) -> bytes:
         """The sealed rows of every neighbour in U2, for the client at `position`."""
-        width = self._codec.row_bytes
-        rows, hashes, edges = [], [], []
-        for dealer, place in self._routing.rows_for(position, self._shared):
-            start = (place - (position > dealer)) * width
-            rows.append(memoryview(self._sealed[dealer])[start : start + width])
-            hashes.append(self._shares.hash_row(dealer, place))
-            if (dealer, position) in self._edges:
-                edges.append(self._edges[dealer, position])
+        rows = self._sealed.incoming(position, self._shared)
+        hashes = self._shares.hashes_for(position, self._shared)
+        sealers = self._routing.neighbours(position).tolist() if self._edges else []
+        edges = [
+            self._edges[s, position] for s in sealers if self._shared[s] and (s, position) in self._edges
+        ]
         return self._codec.encode_inbox(self._shared, rows, hashes, edges)
 
     def _unmask(self) -> Sum:

@@ -51,7 +51,7 @@ def samples(codec):
             lambda data: decode.decode_share(data, neighbours=7, edges=len(edges), sender=1),
         ),
         Kind.INBOX: (
-            codec.encode_inbox(SHARED, rows[:5], hashes[:5], edges[:2]),
+            codec.encode_inbox(SHARED, b"".join(rows[:5]), b"".join(hashes[:5]), edges[:2]),
             lambda data: decode.decode_inbox(
                 data, clients=CLIENTS, neighbours=NEIGHBOURS, sealers=SEALERS & bool(edges)
             ),

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg.graph import holder_table
-from secagg.routing import Routing
+from secagg.routing import Routing, Rows
 
 
 @st.composite
@@ -26,22 +26,28 @@ def test_place_is_the_index_in_the_others_list(graph):
 
 
 @given(graphs(), st.data())
-def test_rows_and_tags_go_where_they_were_sent(graph, data):
+def test_rows_go_where_they_were_sent(graph, data):
     clients, routing = graph
     alive = np.array(data.draw(st.lists(st.booleans(), min_size=clients, max_size=clients)))
-
-    def tag(sender, receiver):
-        return sender.to_bytes(16, "big") + receiver.to_bytes(16, "big")
-
     silent = data.draw(st.integers(0, clients - 1))
-    for sender in np.flatnonzero(alive).tolist():
-        neighbours = routing.neighbours(sender)
-        tags = b"".join(tag(sender, receiver) for receiver in neighbours[alive[neighbours]].tolist())
+
+    def row(sender, receiver):
+        return sender.to_bytes(4, "big") + receiver.to_bytes(4, "big")
+
+    to_all, to_holders, to_alive = (Rows(routing, width=8, to_itself=own) for own in (False, True, False))
+    for sender in range(clients):
+        neighbours, holders = routing.neighbours(sender).tolist(), routing.holders[sender].tolist()
         if sender != silent:
-            routing.put_tags(sender, memoryview(tags), alive)
+            to_all.put(sender, b"".join(row(sender, other) for other in neighbours))
+            to_holders.put(sender, b"".join(row(sender, other) for other in holders))
+            kept = b"".join(row(sender, other) for other in neighbours if alive[other])
+            to_alive.put_for(sender, memoryview(kept), alive)
     for receiver in np.flatnonzero(alive).tolist():
-        senders = [sender for sender, _ in routing.rows_for(receiver, alive)]
-        assert senders == [c for c in routing.neighbours(receiver).tolist() if alive[c]]
-        if alive.sum() > (1 if alive[silent] else 0):
-            expected = b"".join(bytes(32) if s == silent else tag(s, receiver) for s in senders)
-            assert routing.tags_for(receiver, alive) == expected
+        senders = [c for c in routing.neighbours(receiver).tolist() if alive[c]]
+        assert routing.incoming(receiver, alive)[0].tolist() == senders
+        expected = b"".join(bytes(8) if s == silent else row(s, receiver) for s in senders)
+        assert to_all.incoming(receiver, alive) == expected
+        assert to_holders.incoming(receiver, alive) == expected
+        assert to_alive.incoming(receiver, alive) == expected
+        for sender, place in zip(*routing.incoming(receiver, alive), strict=True):
+            assert sender == silent or to_holders.row(sender, place) == row(int(sender), receiver)
