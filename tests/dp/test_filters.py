@@ -118,3 +118,15 @@ def test_an_order_that_can_show_nothing_is_refused():
 def test_impossible_budgets_are_refused(kind, target, delta):
     with pytest.raises(ParameterError):
         kind(target, delta)
+
+
+@pytest.mark.parametrize("target", [0.5, 3.0, 20.0])
+def test_a_filter_that_is_full_is_worth_exactly_its_budget(target):
+    full = math.sqrt(GaussianFilter(target, 1e-6).limit)
+    assert 0.999 * target < gaussian_epsilon(shift=full, delta=1e-6) <= target
+    order, delta = 32, 1e-6
+    if target < 1:
+        return
+    limit = RenyiFilter(target, delta, order).limit
+    reached = limit + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
+    assert 0.999 * target < reached <= target

@@ -165,3 +165,24 @@ def test_windows_too_wide_to_compute_fall_back_on_renyi_and_stay_above():
     losses = _poisson_losses(0.5, 0.5)[0]
     exact_one, bound = losses.epsilon(300, 1e-6), losses._renyi(300, 0.3, 1e-6)
     assert exact_one <= bound <= 1.5 * exact_one
+
+
+def test_the_larger_direction_is_taken_whichever_it_is(monkeypatch):
+    expected = poisson_epsilon(1.0, 0.3, 5, 1e-4)
+    present, absent = _poisson_losses(1.0, 0.3)
+    assert absent.epsilon(5, 1e-4) < expected
+    monkeypatch.setattr("dp.pld._poisson_losses", lambda *_: (absent, present))
+    assert poisson_epsilon(1.0, 0.3, 5, 1e-4) == expected
+
+
+def test_mass_beyond_the_cut_is_infinite_loss_one_way_and_the_least_loss_the_other():
+    """Cells cut far too early, where what lies beyond can be seen."""
+    cells = _Cells(1.0, -1, np.array([0.2, 0.4]), np.array([0.3, 0.6]), 0.4, 0.1)
+    present, absent = cells.present_against_absent(), cells.absent_against_present()
+    assert present.masses.sum() == pytest.approx(0.6)
+    assert present.infinite == 0.4
+    assert absent.masses.sum() == pytest.approx(1.0)
+    assert absent.masses[0] >= 0.1
+    assert present.epsilon(1, 0.39) == math.inf
+    assert present.epsilon(2, 0.63) == math.inf
+    assert present.epsilon(2, 0.65) < math.inf

@@ -82,3 +82,8 @@ def test_the_slack_at_real_scales_cannot_be_seen():
 def test_narrow_shares_are_refused():
     with pytest.raises(ParameterError, match=r"local_stddev is 1\.99; .* at least 2"):
         tight_slack(local_stddev=1.99, shares=10, dimension=10)
+
+
+def test_the_slack_adds_shares_smoothing_and_coordinates():
+    one = 5 * (math.exp(-4 * math.pi**2) + math.exp(-16 * math.pi**2 / 3) + math.exp(-8 * math.pi**2))
+    assert tight_slack(local_stddev=2.0, shares=3, dimension=7) == pytest.approx(7 * one, rel=1e-12, abs=0)
