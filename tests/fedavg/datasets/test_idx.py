@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedavg.datasets import UnsafeArchive, fashion_mnist, idx, load, mnist
+from tests.fedavg.datasets.softmax import softmax_accuracy
 from tests.fedavg.datasets.test_images import idx as idx_file
 
 FORMS = {
@@ -62,11 +63,11 @@ def test_other_contents_are_refused(form, stand_in):
 
 
 @pytest.mark.parametrize(
-    ("name", "mean", "deviation", "nearest_mean"),
-    [("mnist-raw", 0.1307, 0.3081, 0.8203), ("fashion-mnist", 0.2860, 0.3530, 0.6768)],
+    ("name", "mean", "deviation", "nearest_mean", "softmax"),
+    [("mnist-raw", 0.1307, 0.3081, 0.8203, 0.922), ("fashion-mnist", 0.2860, 0.3530, 0.6768, 0.827)],
 )
-def test_the_real_sets(name, mean, deviation, nearest_mean, real):
-    """Known answers: mean and deviation of the training pixels, and the accuracy of the nearest class mean."""
+def test_the_real_sets(name, mean, deviation, nearest_mean, softmax, real):
+    """Known answers: mean and deviation of the training pixels, and how right nearest class mean and softmax are."""
     data = real(name)
     assert (data.train_x.shape, data.test_x.shape) == ((60_000, 784), (10_000, 784))
     assert abs(data.train_x.mean(dtype=np.float64) - mean) < 5e-5
@@ -74,3 +75,4 @@ def test_the_real_sets(name, mean, deviation, nearest_mean, real):
     means = np.stack([data.train_x[data.train_y == label].mean(axis=0) for label in range(10)])
     nearest = (data.test_x @ means.T - (means**2).sum(axis=1) / 2).argmax(axis=1)
     assert abs((nearest == data.test_y).mean() - nearest_mean) < 5e-4
+    assert abs(softmax_accuracy(data, learning_rate=0.3) - softmax) < 0.015
