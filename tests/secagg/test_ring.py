@@ -112,7 +112,18 @@ def test_words_are_a_copy():
 
 @pytest.mark.parametrize(
     "values",
-    [[-1], [2**26], np.array([2**63], np.uint64), [0.5], [True], [[1]], 3, np.array([1], object), ["1"]],
+    [
+        [-1],
+        [-1, 5],
+        [2**26],
+        np.array([2**63], np.uint64),
+        [0.5],
+        [True],
+        [[1]],
+        3,
+        np.array([1], object),
+        ["1"],
+    ],
 )
 def test_values_that_are_no_ring_elements_are_refused(values):
     with pytest.raises(ParameterError):
