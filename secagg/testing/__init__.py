@@ -1,5 +1,13 @@
 """A bench for attacks: a scripted network, a bendable server and byzantine clients, on the real machines."""
 
+from secagg.testing.adversaries import (
+    BendableServer,
+    ByzantineClient,
+    Delta,
+    no_secret,
+    one_wrong_share,
+    too_high_a_degree,
+)
 from secagg.testing.network import (
     SERVER,
     Letter,
@@ -20,6 +28,9 @@ from secagg.testing.network import (
 
 __all__ = [
     "SERVER",
+    "BendableServer",
+    "ByzantineClient",
+    "Delta",
     "Letter",
     "Network",
     "Outcome",
@@ -30,8 +41,11 @@ __all__ = [
     "duplicate",
     "extend",
     "flip",
+    "no_secret",
+    "one_wrong_share",
     "play",
     "replay",
     "rewrite",
+    "too_high_a_degree",
     "truncate",
 ]
