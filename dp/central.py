@@ -66,6 +66,11 @@ class CentralGaussian:
     def __post_init__(self) -> None:
         _check(self.noise_multiplier, self.sensitivity, self.dimension, self.trusted_server)
 
+    @property
+    def honest_survivors(self) -> int:
+        """1: the noise is the server's alone."""
+        return 1
+
     @cached_property
     def stddev(self) -> float:
         """Parameter sigma of the noise, in integer units, rounded up."""
@@ -120,6 +125,11 @@ class CentralFloatGaussianNotFloatingPointSafe:
         _check(self.noise_multiplier, self.sensitivity, self.dimension, self.trusted_server)
 
     @property
+    def honest_survivors(self) -> int:
+        """1: the noise is the server's alone."""
+        return 1
+
+    @property
     def event(self) -> Gaussian:
         """What one release would cost one client in real arithmetic."""
         return Gaussian(self.noise_multiplier)
@@ -172,6 +182,11 @@ class CentralMatrix:
     def __post_init__(self) -> None:
         _check(self.noise_multiplier, self.sensitivity, self.dimension, self.trusted_server)
         checks.integer("bands", self.bands, 1)
+
+    @property
+    def honest_survivors(self) -> int:
+        """1: the noise is the server's alone."""
+        return 1
 
     @cached_property
     def coefficients(self) -> NDArray[np.int64]:

@@ -74,6 +74,11 @@ class Sampler(Protocol):
         """The fixed number invited."""
         ...
 
+    @property
+    def sampling_rate(self) -> float:
+        """Probability that a client contributes to a round, against readers; 1 where nothing is hidden."""
+        ...
+
     def draw(
         self, keystream: Keystream, *, number: int = 0, capped: Iterable[int] | NDArray[np.bool_] = ()
     ) -> Draw:

@@ -109,6 +109,11 @@ class FixedOrder:
         _check_cohort(self.population, self.expected)
 
     @property
+    def sampling_rate(self) -> float:
+        """1: whose turn it is, is no secret."""
+        return 1.0
+
+    @property
     def separation(self) -> int:
         """Least number of rounds from one participation of a client to its next."""
         return self.population // self.expected

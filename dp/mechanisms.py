@@ -41,7 +41,17 @@ _ROUNDING = 1 + 2.0**-50
 
 
 class Mechanism(Protocol):
-    """What every mechanism offers the accountants."""
+    """What every mechanism offers the accountants and the statements."""
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Effective deviation of the noise over the joint sensitivity."""
+        ...
+
+    @property
+    def honest_survivors(self) -> int:
+        """Fewest honest shares that the noise is made of; 1 where the server adds it."""
+        ...
 
     @property
     def event(self) -> NoiseEvent:

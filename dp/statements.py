@@ -13,10 +13,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from dp.cohorts import PaddedPoisson
-from dp.mechanisms import DistributedDiscreteGaussian
+from dp.cohorts import Sampler, SelfSampling
+from dp.fixed_cohorts import FixedOrder, FixedSizeSample
+from dp.mechanisms import Mechanism
 from dp.privacy import Epsilons, Privacy, delta_warning
-from dp.removable_noise import RemovableDiscreteGaussian
 
 __all__ = ["Statement", "Statements", "epsilon_text", "statements"]
 
@@ -82,8 +82,8 @@ class Statements:
 def statements(
     epsilons: Epsilons,
     *,
-    mechanism: DistributedDiscreteGaussian | RemovableDiscreteGaussian,
-    sampler: PaddedPoisson,
+    mechanism: Mechanism,
+    sampler: Sampler,
     privacy: Privacy,
     minimum_survivors: int,
     charged: int,
@@ -107,14 +107,10 @@ def statements(
     Returns:
         The two statements.
     """
-    colluders = minimum_survivors - mechanism.honest_survivors
     shared = (
         "the unit is one client and everything it holds; two data sets are neighbours when one client's contribution is"
         " replaced by zeros (zero-out adjacency)",
-        f"every sum holds at least {minimum_survivors} of the {sampler.cohort_size} clients invited, of whom at most"
-        f" {colluders} collude; the noise of the {mechanism.honest_survivors} others alone is"
-        f" {mechanism.noise_multiplier:g} times the joint integer sensitivity of everything a client sends (update,"
-        " counts and metrics in one vector)",
+        _noise(mechanism, sampler, minimum_survivors),
         f"averages are divided by the public expectation {sampler.expected:g}, never by the number drawn or surviving",
         f"{charged} rounds are charged"
         + (f", {aborted} of them without a result" if aborted else "")
@@ -130,37 +126,95 @@ def statements(
     )
     return Statements(
         _readers(epsilons.readers, sampler, privacy, shared),
-        _server(epsilons.server, charged, privacy, shared),
+        _server(epsilons.server, mechanism, sampler, charged, privacy, shared),
     )
 
 
-def _readers(epsilon: float, sampler: PaddedPoisson, privacy: Privacy, shared: tuple[str, ...]) -> Statement:
+def _noise(mechanism: Mechanism, sampler: Sampler, minimum_survivors: int) -> str:
+    times = (
+        f"{mechanism.noise_multiplier:g} times the joint integer sensitivity of everything a client sends (update,"
+        " counts and metrics in one vector)"
+    )
+    if mechanism.trusted_server:
+        return f"the noise that the server adds to the sum is {times}"
+    honest = mechanism.honest_survivors
+    return (
+        f"every sum holds at least {minimum_survivors} of the {sampler.cohort_size} clients invited, of whom at most"
+        f" {minimum_survivors - honest} collude; the noise of the {honest} others alone is {times}"
+    )
+
+
+def _readers(epsilon: float, sampler: Sampler, privacy: Privacy, shared: tuple[str, ...]) -> Statement:
     claim = _claim("whoever reads the released models and metrics of every round", epsilon, privacy.delta)
-    sampling = (
-        f"each of {sampler.population} clients is drawn for each round by its own secret coin of probability"
-        f" {sampler.sampling_rate:.6g} (padded Poisson sampling), and nothing published tells who or how many",
-        "the reader holds no roster of a round and does not work with the server",
-        "nothing else that was released used these clients' data",
-    )
+    sampling = (_drawn(sampler), "the reader holds no roster of a round and does not work with the server")
     return Statement("readers", epsilon, privacy.delta, claim, (*sampling, *shared))
 
 
-def _server(epsilon: float, charged: int, privacy: Privacy, shared: tuple[str, ...]) -> Statement:
-    claim = _claim("the server, and whoever holds the rosters of the rounds,", epsilon, privacy.delta)
-    cap = privacy.max_participations
-    draws = charged if cap is None else min(cap, charged)
-    counted = (
-        f"a client contributes to at most {draws} rounds"
-        + (
-            ", its cap, which it counts itself; past it the client pads"
-            if cap is not None and cap <= charged
-            else ", all of them"
+def _drawn(sampler: Sampler) -> str:
+    """Who takes part, as far as a reader does not know it."""
+    secret = "nothing published tells who or how many"
+    if isinstance(sampler, FixedOrder):
+        return (
+            f"{sampler.population} clients take turns, {sampler.expected} a round, at least {sampler.separation} rounds"
+            " apart; the order is no secret, and there is no amplification by sampling"
         )
-        + "; there is no amplification by sampling, because the server knows the cohort",
+    if isinstance(sampler, FixedSizeSample):
+        return (
+            f"each round's {sampler.expected} clients are a secret uniform sample of {sampler.population} (fixed size,"
+            f" rate {sampler.sampling_rate:.6g}), and nothing published tells who"
+        )
+    if isinstance(sampler, SelfSampling):
+        return (
+            f"each of {sampler.population} clients contributes to a round with probability {sampler.sampling_rate:.6g}:"
+            f" it is drawn to carry by a secret coin, and includes its data by another of its own, of probability"
+            f" {sampler.coin:g} (self-sampling), and {secret}"
+        )
+    return (
+        f"each of {sampler.population} clients is drawn for each round by its own secret coin of probability"
+        f" {sampler.sampling_rate:.6g} (padded Poisson sampling), and {secret}"
+    )
+
+
+def _server(
+    epsilon: float,
+    mechanism: Mechanism,
+    sampler: Sampler,
+    charged: int,
+    privacy: Privacy,
+    shared: tuple[str, ...],
+) -> Statement:
+    claim = _claim("the server, and whoever holds the rosters of the rounds,", epsilon, privacy.delta)
+    if mechanism.trusted_server:
+        trust = "the server is trusted with the sum before the noise, and to add the noise"
+        return Statement("server", epsilon, privacy.delta, claim, (trust, *shared))
+    counted = (
+        _contributions(sampler, charged, privacy.max_participations),
         "the server follows the protocol, sees only masked vectors and their noised sum, and no other channel depends"
         " on a client's data",
     )
     return Statement("server", epsilon, privacy.delta, claim, (*counted, *shared))
+
+
+def _contributions(sampler: Sampler, charged: int, cap: int | None) -> str:
+    """How often one client's data is in a round, as far as the server knows it."""
+    if isinstance(sampler, SelfSampling):
+        return (
+            f"a client carries in at most {charged} rounds, all of them, and includes its data in each by a coin of its"
+            f" own, of probability {sampler.coin:g}, which the server does not see"
+        )
+    turns = -(-charged // sampler.separation) if isinstance(sampler, FixedOrder) else charged
+    most = turns if cap is None else min(cap, turns)
+    return (
+        f"a client contributes to at most {most} rounds"
+        + (
+            ", its cap, which it counts itself; past it the client pads"
+            if cap is not None and cap <= turns
+            else ", all of them"
+            if turns == charged
+            else ", its turns"
+        )
+        + "; there is no amplification by sampling, because the server knows the cohort"
+    )
 
 
 def epsilon_text(epsilon: float) -> str:

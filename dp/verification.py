@@ -23,6 +23,7 @@ from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.ledger import Ledger, Row
 from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, Mechanism, NarrowDiscreteGaussian
 from dp.privacy import Epsilons
+from dp.removable_noise import RemovableDiscreteGaussian
 
 __all__ = ["Verification", "verify"]
 
@@ -196,6 +197,7 @@ def _figures(description: Mapping[str, Any]) -> dict[str, Any]:
 _MECHANISMS: dict[str, Callable[[dict[str, Any]], Mechanism]] = {
     "distributed discrete Gaussian": lambda figures: DistributedDiscreteGaussian(**figures),
     "narrow discrete Gaussian": lambda figures: NarrowDiscreteGaussian(**figures),
+    "distributed discrete Gaussian, excess removed": lambda figures: RemovableDiscreteGaussian(**figures),
     "distributed Skellam": lambda figures: DistributedSkellam(**figures),
     "central discrete Gaussian": lambda figures: CentralGaussian(**figures, trusted_server=True),
     "central banded matrix": lambda figures: CentralMatrix(**figures, trusted_server=True),

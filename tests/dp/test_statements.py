@@ -5,7 +5,9 @@ import math
 
 import pytest
 
-from dp.cohorts import PaddedPoisson
+from dp.central import CentralGaussian
+from dp.cohorts import PaddedPoisson, SelfSampling
+from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.mechanisms import DistributedDiscreteGaussian
 from dp.privacy import Epsilons, Privacy
 from dp.statements import epsilon_text, statements
@@ -89,3 +91,34 @@ def test_an_infinite_epsilon_is_words_and_null():
     both = make(Epsilons(2.0, math.inf))
     assert "no promise" in both.server.text
     assert json.loads(json.dumps(both.as_dict()))["server"]["epsilon"] is None
+
+
+@pytest.mark.parametrize(
+    ("sampler", "readers_say", "server_says"),
+    [
+        (
+            SelfSampling(SAMPLER, 0.25),
+            "probability 0.025: it is drawn",
+            "carries in at most 50 rounds, all of them",
+        ),
+        (FixedSizeSample(3000, 300), "secret uniform sample of 3000", "at most 12 rounds, its cap"),
+        (
+            FixedOrder(3000, 300),
+            "at least 10 rounds apart; the order is no secret",
+            "at most 5 rounds, its turns",
+        ),
+    ],
+)
+def test_every_sampler_is_named_with_what_it_hides(sampler, readers_say, server_says):
+    both = make(sampler=sampler)
+    assert readers_say in both.readers.text
+    assert server_says in both.server.text
+    assert "padded Poisson" not in both.readers.text
+
+
+def test_a_trusted_server_is_told_apart():
+    central = CentralGaussian(noise_multiplier=1.5, sensitivity=9000.0, dimension=7850, trusted_server=True)
+    both = make(Epsilons(2.53, math.inf), mechanism=central)
+    assert "the noise that the server adds to the sum is 1.5 times" in both.readers.text
+    assert "trusted with the sum before the noise" in both.server.text
+    assert "collude" not in both.readers.text

@@ -15,11 +15,16 @@ from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.ledger import Ledger, _canonical, _link
 from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, NarrowDiscreteGaussian
 from dp.privacy import Privacy
+from dp.removable_noise import RemovableDiscreteGaussian
 from dp.verification import independent_epsilon, verify
 
 FIGURES = {"noise_multiplier": 1.5, "sensitivity": 9000.0, "dimension": 7850, "honest_survivors": 333}
 DEMO = PaddedPoisson(3000, 300)
 CENTRAL = CentralGaussian(noise_multiplier=1.5, sensitivity=9000.0, dimension=7850, trusted_server=True)
+
+REMOVABLE = RemovableDiscreteGaussian(
+    noise_multiplier=1.5, sensitivity=9000.0, dimension=7850, cohort=416, dropouts=41, colluders=41
+)
 
 
 def spend(path, *, rounds=5, mechanism=None, sampler=DEMO, **promise):
@@ -61,6 +66,7 @@ def test_a_ledger_that_fits_is_confirmed(path):
         (DistributedSkellam(**FIGURES), DEMO, (False, False)),
         (NarrowDiscreteGaussian(**{**FIGURES, "sensitivity": 20.0}), DEMO, (False, False)),
         (CENTRAL, DEMO, (True, True)),
+        (REMOVABLE, DEMO, (True, True)),
         (DistributedDiscreteGaussian(**FIGURES), SelfSampling(DEMO, 0.5), (True, True)),
         (DistributedDiscreteGaussian(**FIGURES), FixedSizeSample(3000, 300), (False, True)),
         (DistributedDiscreteGaussian(**FIGURES), FixedOrder(3000, 300), (True, True)),
