@@ -129,7 +129,7 @@ def _pip_source(package: Package, folder: Path) -> _Command:
     )
     arguments = [*_pip_download(folder), "--no-binary", ":all:", "--use-pep517", "--no-build-isolation"]
     return _Command(
-        [*arguments, "--require-hashes", "--requirement", str(requirements)],
+        [*arguments, "--requirement", str(requirements)],
         *_PIP_SAYS,
         {**_temporary(folder), "PYTHONPATH": str(backend.parent)},
     )

@@ -125,7 +125,7 @@ def _bytes_list(data: memoryview) -> list[bytes]:
 
 
 def _float_list(data: memoryview) -> NDArray[np.float32]:
-    parts = [value for _, wire, value in _fields(data, {1: (_BYTES, _FIXED32)})]
+    parts = [value for _, _, value in _fields(data, {1: (_BYTES, _FIXED32)})]
     if any(len(part) % 4 for part in parts):
         raise MalformedFile("an example has a list of floats that ends within a float")
     return np.frombuffer(b"".join(parts), "<f4").astype(np.float32)
@@ -133,13 +133,11 @@ def _float_list(data: memoryview) -> NDArray[np.float32]:
 
 def _int64_list(data: memoryview) -> NDArray[np.int64]:
     numbers: list[int] = []
-    for _, wire, value in _fields(data, {1: (_BYTES, _VARINT)}):
+    for _, _, value in _fields(data, {1: (_BYTES, _VARINT)}):
         end = 0
         while end < len(value):
             number, end = _varint(value, end)
             numbers.append(number)
-        if wire == _VARINT and end == 0:
-            raise MalformedFile("an example has an integer without bytes")
     return np.array(numbers, np.uint64).astype(np.int64)
 
 
