@@ -22,6 +22,7 @@ from dp.errors import (
     ParameterError,
     UnsupportedEvent,
 )
+from dp.filters import GaussianFilter, RenyiFilter
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.keystream import Keystream
 from dp.ledger import Ledger, Row
@@ -49,6 +50,7 @@ __all__ = [
     "Epsilons",
     "FixedOrder",
     "FixedSizeSample",
+    "GaussianFilter",
     "Keystream",
     "Ledger",
     "LedgerError",
@@ -60,6 +62,7 @@ __all__ = [
     "Participations",
     "Privacy",
     "RemovableDiscreteGaussian",
+    "RenyiFilter",
     "Row",
     "RunAccountant",
     "Sampler",
