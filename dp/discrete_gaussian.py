@@ -38,7 +38,7 @@ _GUARD_BITS = 32
 _TAIL_BITS = 40
 _SQUEEZE_DEVIATIONS = 10
 _FLOAT_BAND = 1e-9
-_PIECE = 1 << 18
+_PIECE = 1 << 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,15 +156,17 @@ class _Blocks:
             piece += self._sample_piece(len(piece), keystream)
 
     def _sample_piece(self, count: int, keystream: Keystream) -> NDArray[np.int64]:
-        block = self._blocks.sample(count, keystream)
+        values = self._blocks.sample(count, keystream)
         words = keystream.words(count, "<u4")
         squeeze = self._squeeze
-        if count and (block.max() > self._farthest or block.min() < ~self._farthest):
+        if count and (values.max() > self._farthest or values.min() < ~self._farthest):
             squeeze = 0
-        values = block << self._shift
-        values += words & np.uint32((1 << self._shift) - 1)
         unsure = np.flatnonzero(words >= squeeze)
-        rejected = unsure[~self._accept(values[unsure], words[unsure], keystream)]
+        unsure_words = words[unsure]
+        words &= np.uint32((1 << self._shift) - 1)
+        values <<= self._shift
+        values += words
+        rejected = unsure[~self._accept(values[unsure], unsure_words, keystream)]
         if len(rejected):
             values[rejected] = self._sample_piece(len(rejected), keystream)
         return values
