@@ -51,6 +51,8 @@ def read_tff_sqlite(
 ) -> ClientData:
     """Open client data in TensorFlow Federated's SQLite layout.
 
+    Fetching a client is one look-up in the file's index on (split_name, client_id), which the published files have.
+
     Args:
         path: The file, decompressed.
         shapes: Every feature's shape in one example, by name: `EMNIST`, `SHAKESPEARE`, or your own.
