@@ -164,6 +164,8 @@ class Federation:
         if self._folder is not None and (kept := self._folder.load()) is not None:
             self.state, lines = kept
             self.reports = [RoundReport.from_dict(line) for line in lines]
+            if self.reports:
+                self._evaluate_last()
 
     def _attach(self, ledger: str | Path | None, fingerprint: Mapping[str, Any]) -> None:
         """Open ledger and counts: those this run was begun with, holding all that it has spent, or none."""
@@ -297,16 +299,22 @@ class Federation:
         )
         self.reports.append(report)
         self._save()
-        if self._evaluate is not None:
-            report = replace(report, evaluation=dict(self._evaluate(self._process.weights(state))))
-            self.reports[-1] = report
-            self._save()
+        report = self._evaluate_last()
         if outcome.failed - 4 * self.plan.count_stddev > self.sampler.expected / 2:
             warnings.warn(
                 f"round {report.round}: about {outcome.failed:.0f} of {self.sampler.expected:.0f} clients failed and"
                 " sent zeros; the clients' own logs name the cause (fedavg.check finds most of them beforehand)",
                 stacklevel=3,
             )
+        return report
+
+    def _evaluate_last(self) -> RoundReport:
+        """Evaluate the model of the last report; also after a crash between keeping and evaluating it."""
+        report = self.reports[-1]
+        if self._evaluate is not None and not report.evaluation:
+            report = replace(report, evaluation=dict(self._evaluate(self._process.weights(self.state))))
+            self.reports[-1] = report
+            self._save()
         return report
 
     def _save(self) -> None:

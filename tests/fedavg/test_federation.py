@@ -500,8 +500,9 @@ def test_a_failing_evaluation_loses_nothing(tmp_path):
     changes = {"folder": tmp_path, "secure": SecureAggregation.ideal()}
     with pytest.raises(OSError, match="test set"):
         train(step, CLIENTS, **settings(evaluate=evaluate, **changes))
-    resumed = train(step, CLIENTS, **settings(resume=True, **changes))
+    resumed = train(step, CLIENTS, **settings(resume=True, evaluate=lambda weights: {"size": 5.0}, **changes))
     assert [report.round for report in resumed.rounds] == [1, 2]
+    assert [report.evaluation for report in resumed.rounds] == [{"size": 5.0}] * 2
     assert dp.Ledger.open(resumed.ledger).charged == 2
 
 
