@@ -91,10 +91,12 @@ def test_a_good_message_is_read_and_no_other_length_kind_session_or_version(mode
         data[: HEADER_BYTES - 1],
         b"",
         b"XSUM" + data[4:],
+        data[:5] + bytes([data[5] + 1]) + data[6:],
         data[:4] + bytes([data[4] + 1]) + data[5:],
-        data[:5] + bytes([kind % 10 + 1]) + data[6:],
-        data[:5] + b"\x63" + data[6:],
-        data[:6] + bytes([data[6] ^ 1]) + data[7:],
+        data[:7] + bytes([kind % 10 + 1]) + data[8:],
+        data[:7] + b"\x63" + data[8:],
+        data[:6] + b"\x01" + data[7:],
+        data[:8] + bytes([data[8] ^ 1]) + data[9:],
     ]
     for bad in wrong:
         with pytest.raises(MalformedMessage):
@@ -116,10 +118,10 @@ def test_any_bytes_are_read_or_refused(mode, kind, data):
 
 
 def test_headers_of_any_bytes():
-    for data in (b"", bytes(HEADER_BYTES), b"VSUM\1\1" + bytes(31), b"VSUM\1\0" + bytes(32)):
+    for data in (b"", bytes(HEADER_BYTES), b"VSUM\0\1\0\1" + bytes(31), b"VSUM\0\1\0\0" + bytes(32)):
         with pytest.raises(MalformedMessage):
             kind_of(data)
-    assert kind_of(b"VSUM\1\1" + bytes(32)) is Kind.OFFER
+    assert kind_of(b"VSUM\0\1\0\1" + bytes(32)) is Kind.OFFER
 
 
 def test_offer_round_trip_and_too_short():

@@ -216,7 +216,7 @@ def test_masked_inputs_are_uniform_and_hold_no_input():
         entropy=SeededEntropy(b"u" * 32),
         record=record,
     )
-    bodies = [data[HEADER_BYTES + 1 :] for data in messages.values()]
+    bodies = [data[HEADER_BYTES:-1] for data in messages.values()]
     values = np.concatenate([unpack(b, length=vector.padded_length, bits=bits)[:length] for b in bodies])
 
     def statistic(bins):
