@@ -26,6 +26,8 @@ from dp.keystream import KEY_BYTES, Keystream
 __all__ = ["Rotation"]
 
 _FACTOR = 16
+# Larger products OpenBLAS shares among threads, which on a busy machine wait for each other.
+_ROWS = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ def _hadamard(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     source, target = vector, np.empty_like(vector)
     while remaining > 1:
         order = min(_FACTOR, remaining)
-        np.matmul(source.reshape(order, size // order).T, _matrix(order), out=target.reshape(-1, order))
+        rows = min(_ROWS, size // order)
+        columns = source.reshape(order, -1, rows).transpose(1, 2, 0)
+        np.matmul(columns, _matrix(order), out=target.reshape(-1, rows, order))
         source, target = target, source
         remaining //= order
     return source

@@ -14,10 +14,20 @@ from dp.rotation import Rotation, _hadamard
 KEY = bytes(range(32))
 
 
-@pytest.mark.parametrize("power", range(11))
+@pytest.mark.parametrize("power", range(13))
 def test_products_are_the_hadamard_matrix(power: int) -> None:
     vector = np.random.default_rng(1).normal(size=1 << power)
     np.testing.assert_allclose(_hadamard(vector.copy()), hadamard(1 << power) @ vector, atol=1e-9)
+
+
+def test_long_vectors_are_cut_into_several_products() -> None:
+    """Column j of the matrix of order 2^17 is (-1)^(bits common to i and j)."""
+    size = 1 << 17
+    for j in (0, 1, 4_097, 99_999, size - 1):
+        unit = np.zeros(size)
+        unit[j] = 1.0
+        common = np.array([(i & j).bit_count() for i in range(size)])
+        np.testing.assert_array_equal(_hadamard(unit), 1 - 2 * (common % 2))
 
 
 @pytest.mark.parametrize(
