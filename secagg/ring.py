@@ -169,9 +169,9 @@ def add_packed(accumulator: Words, data: bytes | memoryview, bits: int) -> None:
         for word, shift in _pieces(row, bits):
             source = words[word, : len(target)]
             if shift >= 0:
-                np.left_shift(source, dtype.type(shift), out=shifted)
+                np.left_shift(source, dtype.type(shift), out=shifted, dtype=dtype)
             else:
-                np.right_shift(source, dtype.type(-shift), out=shifted)
+                np.right_shift(source, dtype.type(-shift), out=shifted, dtype=dtype)
             np.add(target, shifted, out=target)
 
 
