@@ -30,6 +30,8 @@ from secagg.shamir import PRIME, Shares, consistent, reconstruct
 
 __all__ = ["Answer", "Fault", "ShareTable"]
 
+_BATCH = 64  # secrets recovered at a time: 5 MB of shares where a thousand clients hold them
+
 
 class Fault(NamedTuple):
     """Something that an honest server can show about a round; counted, nobody is banned for it.
@@ -177,9 +179,10 @@ class ShareTable:
         order = np.argsort(group.ravel(), kind="stable")
         bounds = np.searchsorted(group.ravel()[order], np.arange(len(patterns) + 1))
         for index, places in enumerate(patterns):
-            members = dealers[order[bounds[index] : bounds[index + 1]]]
-            shares = self._shares[slot][members[:, np.newaxis], places]
-            yield from zip(members.tolist(), reconstruct((places + 1).tolist(), shares), strict=True)
+            for start in range(bounds[index], bounds[index + 1], _BATCH):
+                members = dealers[order[start : min(start + _BATCH, bounds[index + 1])]]
+                shares = self._shares[slot][members[:, np.newaxis], places]
+                yield from zip(members.tolist(), reconstruct((places + 1).tolist(), shares), strict=True)
 
     def blame_dealer(self, slot: int, dealer: int) -> None:
         """Name a dealer whose committed shares do not give what it committed to."""

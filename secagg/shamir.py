@@ -45,6 +45,7 @@ SECRET_BYTES = 32
 
 _WORDS = 18
 _WORD_BITS = 15
+_BLOCK = 64  # secrets recovered at a time: as floats, the shares take four times their room
 _GENERATOR = 17  # of the multiplicative group modulo PRIME; a test shows it
 SHARE_BYTES = 2 * _WORDS
 
@@ -105,9 +106,12 @@ def reconstruct(points: Sequence[int], shares: Shares) -> list[bytes | None]:
         ParameterError: points repeated or out of range.
     """
     weights = lagrange_weights(tuple(points))
-    secrets, count, _ = shares.shape
-    columns = shares.swapaxes(0, 1).reshape(count, secrets * _WORDS)
-    return _from_words(_modulo(weights @ columns).reshape(secrets, _WORDS))
+    recovered: list[bytes | None] = []
+    for start in range(0, len(shares), _BLOCK):
+        block = shares[start : start + _BLOCK]
+        columns = block.swapaxes(0, 1).reshape(len(weights), -1)
+        recovered += _from_words(_modulo(weights @ columns).reshape(len(block), _WORDS))
+    return recovered
 
 
 def consistent(points: Sequence[int], shares: Shares, *, threshold: int) -> npt.NDArray[np.bool_]:

@@ -69,6 +69,13 @@ def replayed_coefficients(count, entropy):
     return drawn
 
 
+@pytest.mark.parametrize("count", [63, 64, 65, 200])
+def test_batches_larger_than_a_block_come_back_in_order(count):
+    secrets = [bytes([i]) * 32 for i in range(count)]
+    dealt = share(secrets, threshold=2, shares=2, entropy=system_entropy)
+    assert reconstruct([1, 2], dealt) == secrets
+
+
 def test_coefficients_are_drawn_by_rejection():
     """Words 65521 to 65535 are thrown away, not folded onto 0..14; a zero coefficient is kept."""
     stream = iter([0xFFFF, 0xFFF1] * 9 + [0xFFF0] * 9 + [0] * 9)
