@@ -20,7 +20,8 @@ from secagg.identities import Identity, IdentityRoster
 from secagg.masking import apply_masks
 from secagg.parameters import Vector
 from secagg.ring import add_packed, pack
-from secagg.shamir import lagrange_weights, reconstruct, share
+from secagg.prime_field import lagrange_weights
+from secagg.shamir import reconstruct, share
 
 LENGTH = 2**20
 CONTEXT = bytes(32)

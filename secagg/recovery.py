@@ -8,7 +8,9 @@ Invariants:
   the mask-key seed of one that is not, so that there is no room for both; slot j for conditional secret j;
 - a holder answers for exactly the dealers in U2 among its list that it did not complain about;
 - in malicious mode a share that does not match the dealer's hash is not used, so any `threshold` honest
-  holders suffice, and blame follows from what was committed: see `Fault`.
+  holders of an honest dealer suffice, and blame follows from what was committed: see `Fault`;
+- where the shares that are used do not fit together, the wrong ones are looked for (`secagg.reed_solomon`) and
+  left out: without hashes, or against a dealer that committed to wrong ones, a few do not end the round.
 
 Not here: what a recovered secret is checked against and used for (`secagg.server`).
 """
@@ -25,8 +27,9 @@ from secagg.dealing import CONDITIONAL, MASK_KEY, SELF_MASK
 from secagg.errors import MalformedMessage, TooFewClients
 from secagg.graph import Positions
 from secagg.messages import HASH_BYTES, Codec, Mask
+from secagg.reed_solomon import outliers
 from secagg.routing import Routing, Rows
-from secagg.shamir import PRIME, Shares, consistent, reconstruct
+from secagg.shamir import PRIME, Shares, reconstruct
 
 __all__ = ["Answer", "Fault", "ShareTable"]
 
@@ -38,7 +41,8 @@ class Fault(NamedTuple):
 
     A holder alone: it revealed a share that is not the one its dealer committed to and that it had accepted.
     A dealer alone: it committed to shares that do not give what it committed to. Both: the holder complained
-    in time, so either the dealer dealt it a bad share or it complained about a good one.
+    in time, so either the dealer dealt it a bad share or it complained about a good one; or, in semi-honest
+    mode, where shares have no hashes, the share it revealed is off the polynomial of the others.
 
     Attributes:
         dealer: id of the dealer under suspicion, or None.
@@ -184,11 +188,34 @@ class ShareTable:
                 shares = self._shares[slot][members[:, np.newaxis], places]
                 yield from zip(members.tolist(), reconstruct((places + 1).tolist(), shares), strict=True)
 
-    def blame_dealer(self, slot: int, dealer: int) -> None:
-        """Name a dealer whose committed shares do not give what it committed to."""
+    def mend(self, slot: int, dealer: int) -> tuple[bytes, list[int]] | None:
+        """Leave out the shares of a dealer's secret that are off the polynomial of the others.
+
+        Returns:
+            The secret that the others give, still to be checked, and the ids of the holders left out; None where
+            no share stands out or too few remain.
+        """
         places = np.flatnonzero(self._given[slot][dealer])
-        shares = self._shares[slot][dealer, places][np.newaxis]
-        on_one = consistent((places + 1).tolist(), shares, threshold=self._threshold)[0]
-        reason = "another secret than it committed to" if on_one else "no secret at all"
-        fault = Fault(self._ids[dealer], None, f"the shares it committed to give {reason}")
-        self.faults.append(fault)
+        points, shares = (places + 1).tolist(), self._shares[slot][dealer, places]
+        wrong = outliers(points, shares, threshold=self._threshold)
+        if not wrong:
+            return None
+        good = np.delete(np.arange(len(places)), wrong)[: self._threshold]
+        (secret,) = reconstruct([points[index] for index in good], shares[np.newaxis, good])
+        if secret is None:
+            return None
+        return secret, [self._ids[holder] for holder in self._holders[dealer, places[wrong]].tolist()]
+
+    def blame(self, dealer: int, holders: Sequence[int]) -> None:
+        """Name those who may be at fault for shares of `dealer` that do not give what it committed to.
+
+        Args:
+            dealer: position of the dealer.
+            holders: ids of the holders whose shares are off the polynomial of the others; none where the
+                shares as a whole are wrong.
+        """
+        if self._codec.salt_bytes:
+            self.faults.append(Fault(self._ids[dealer], None, "it committed to shares that do not fit"))
+            return
+        for holder in holders:
+            self.faults.append(Fault(self._ids[dealer], holder, "the revealed share does not fit the others"))

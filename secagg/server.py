@@ -18,8 +18,9 @@ Not here: the batch recovery of seeds (`secagg.recovery`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -60,6 +61,7 @@ from secagg.routing import Routing, Rows
 __all__ = ["Server", "Sum"]
 
 Masks = list[tuple[list[bytes], int]]
+_Opened = TypeVar("_Opened")
 
 
 class Sum(NamedTuple):
@@ -397,44 +399,70 @@ class Server:
 
     def _self_masks(self) -> Masks:
         """Keys of the self mask of everyone in the sum, to take off."""
-        masks: Masks = []
-        for position, seed in self._recover(0, np.flatnonzero(self._survivors)):
+
+        def opened(position: int, seed: bytes) -> list[bytes] | None:
             client = self._ids[position]
             if commitment(self._context, client, seed) != self._commitments[position][:HASH_BYTES]:
-                raise self._bad_shares(0, position)
-            masks.append((keys.self_mask_keys(seed, self._context, client, self._fields), -1))
-        return masks
+                return None
+            return keys.self_mask_keys(seed, self._context, client, self._fields)
+
+        return [(found, -1) for _, found in self._recover(0, np.flatnonzero(self._survivors), opened)]
 
     def _revealed(self) -> dict[int, dict[int, bytes]]:
         """The conditional secrets that the rule reveals, each checked against its commitment."""
         alive = np.flatnonzero(self._survivors)
         revealed: dict[int, dict[int, bytes]] = {self._ids[p]: {} for p in alive.tolist()}
         for slot, number in enumerate(self._numbers, start=1):
-            for position, seed in self._recover(slot, alive):
-                client = self._ids[position]
-                promised = self._commitments[position][number * HASH_BYTES : (number + 1) * HASH_BYTES]
-                if conditional_commitment(self._context, client, number, seed) != promised:
-                    raise self._bad_shares(slot, position)
-                revealed[client][number] = seed
+            opened = partial(self._conditional, number)
+            for position, seed in self._recover(slot, alive, opened):
+                revealed[self._ids[position]][number] = seed
         return revealed
 
-    def _recover(self, slot: int, dealers: Positions) -> Iterator[tuple[int, bytes]]:
-        """Recover one secret of every dealer."""
+    def _conditional(self, number: int, position: int, seed: bytes) -> bytes | None:
+        """A recovered conditional secret, if it is the committed one."""
+        promised = self._commitments[position][number * HASH_BYTES : (number + 1) * HASH_BYTES]
+        found = conditional_commitment(self._context, self._ids[position], number, seed)
+        return seed if found == promised else None
+
+    def _recover(
+        self, slot: int, dealers: Positions, opened: Callable[[int, bytes], _Opened | None]
+    ) -> Iterator[tuple[int, _Opened]]:
+        """Recover one secret of every dealer and open it; `opened` gives None for what was not committed to.
+
+        Raises:
+            TooFewClients: a dealer has fewer shares than the threshold.
+            AuthenticationFailed: a dealer's shares do not give what it committed to, whichever are left out.
+        """
         for position, seed in self._shares.recover(slot, dealers):
-            if seed is None:
-                raise self._bad_shares(slot, position)
-            yield position, seed
+            found = None if seed is None else opened(position, seed)
+            if found is None:
+                found = self._mended(slot, position, opened)
+            yield position, found
+
+    def _mended(self, slot: int, position: int, opened: Callable[[int, bytes], _Opened | None]) -> _Opened:
+        """Open a secret without the shares that are off the polynomial of the others, and name who did wrong."""
+        mended = self._shares.mend(slot, position)
+        found = None if mended is None else opened(position, mended[0])
+        self._shares.blame(position, () if mended is None or found is None else mended[1])
+        if found is None:
+            raise AuthenticationFailed(
+                f"the shares of client {self._ids[position]} do not give what it committed to; nothing is released",
+                sender=self._ids[position],
+            )
+        return found
 
     def _pairwise_masks(self) -> Masks:
         """Keys of the masks that the sum still holds of those who shared and sent no input."""
+
+        def opened(position: int, seed: bytes) -> MaskKeys | None:
+            own = derive_mask_keys(self._parameters, seed, self._session)
+            advertised = self._roster.mask_key(position), self._roster.hybrid_mask_key(position)
+            return own if own.publics == advertised else None
+
         masks: Masks = []
         dropped = np.flatnonzero(self._shared & ~self._survivors)
         touching = [p for p in dropped.tolist() if self._survivors[self._routing.neighbours(p)].any()]
-        for position, seed in self._recover(0, np.array(touching, np.int64)):
-            own = derive_mask_keys(self._parameters, seed, self._session)
-            advertised = self._roster.mask_key(position), self._roster.hybrid_mask_key(position)
-            if own.publics != advertised:
-                raise self._bad_shares(0, position)
+        for position, own in self._recover(0, np.array(touching, np.int64), opened):
             neighbours = self._routing.neighbours(position)
             for other in neighbours[self._survivors[neighbours]].tolist():
                 masks.append((self._mask_keys(own, position, other), -1 if other < position else 1))
@@ -449,15 +477,6 @@ class Server:
             edge = recovered_edge(own.hybrid, message, self._context, dealer=client, other=them, seals=seals)
         key = self._roster.mask_key(other)
         return keys.mask_keys(own.pair, key, self._context, client, them, self._fields, edge)
-
-    def _bad_shares(self, slot: int, position: int) -> AuthenticationFailed:
-        client = self._ids[position]
-        if self._parameters.is_malicious:
-            self._shares.blame_dealer(slot, position)
-        return AuthenticationFailed(
-            f"the shares of client {client} do not give what it committed to; nothing is released",
-            sender=client,
-        )
 
     def _require(self, have: int, need: int, what: str) -> None:
         if have < need:

@@ -11,7 +11,8 @@ Invariants:
 - points are 1 to n < p: point 0, or p, would be the secret itself;
 - a recovered word out of its range is reported, never folded: no honest dealer shared it.
 
-Not here: who holds which point (`secagg.graph`), sealing and commitments (`secagg.client`), or blame.
+Not here: the field (`secagg.prime_field`), wrong shares (`secagg.reed_solomon`), who holds which point
+(`secagg.graph`), sealing and commitments (`secagg.client`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from secagg.entropy import Entropy
 from secagg.errors import MalformedMessage, ParameterError
+from secagg.prime_field import MAX_POINT, PRIME, Floats, Residues, lagrange_weights, modulo, powers
 
 __all__ = [
     "MAX_SHARES",
@@ -31,27 +32,21 @@ __all__ = [
     "SECRET_BYTES",
     "SHARE_BYTES",
     "Shares",
-    "consistent",
     "decode_share",
     "encode_share",
-    "lagrange_weights",
     "reconstruct",
     "share",
 ]
 
-PRIME = 65521
-MAX_SHARES = PRIME - 1
+MAX_SHARES = MAX_POINT
 SECRET_BYTES = 32
 
 _WORDS = 18
 _WORD_BITS = 15
 _BLOCK = 64  # secrets recovered at a time: as floats, the shares take four times their room
-_GENERATOR = 17  # of the multiplicative group modulo PRIME; a test shows it
 SHARE_BYTES = 2 * _WORDS
 
-Shares = npt.NDArray[np.uint16]
-_Floats = npt.NDArray[np.float64]
-_Integers = npt.NDArray[np.int64]
+Shares = Residues
 
 
 def share(secrets: Sequence[bytes], *, threshold: int, shares: int, entropy: Entropy) -> Shares:
@@ -88,7 +83,7 @@ def share(secrets: Sequence[bytes], *, threshold: int, shares: int, entropy: Ent
     coefficients = np.empty((threshold, width))
     coefficients[0] = _to_words(secrets).reshape(width)
     coefficients[1:] = _uniform((threshold - 1) * width, entropy).reshape(threshold - 1, width)
-    values = _modulo(_powers(shares, threshold) @ coefficients)
+    values = modulo(_powers(shares, threshold) @ coefficients)
     return np.ascontiguousarray(values.reshape(shares, len(secrets), _WORDS).swapaxes(0, 1))
 
 
@@ -110,53 +105,8 @@ def reconstruct(points: Sequence[int], shares: Shares) -> list[bytes | None]:
     for start in range(0, len(shares), _BLOCK):
         block = shares[start : start + _BLOCK]
         columns = block.swapaxes(0, 1).reshape(len(weights), -1)
-        recovered += _from_words(_modulo(weights @ columns).reshape(len(block), _WORDS))
+        recovered += _from_words(modulo(weights @ columns).reshape(len(block), _WORDS))
     return recovered
-
-
-def consistent(points: Sequence[int], shares: Shares, *, threshold: int) -> npt.NDArray[np.bool_]:
-    """Say for each secret whether all its shares lie on polynomials of degree below `threshold`.
-
-    A sum over all points of v_i x_i^j y_i, with v_i the product of 1 / (x_i - x_k), is zero for every
-    j < s - threshold exactly when the s values y_i lie on such a polynomial (the dual of a Reed-Solomon code).
-
-    Args:
-        points: s distinct points.
-        shares: array of shape (m, s, 18).
-        threshold: as at sharing.
-
-    Returns:
-        An array of m booleans; all true where s <= threshold, as there is nothing to compare.
-
-    Raises:
-        ParameterError: points repeated or out of range.
-    """
-    secrets, count, _ = shares.shape
-    log, exp = _tables()
-    x = _checked_points(tuple(points))
-    scale = -_log_differences(x).sum(axis=0)
-    degrees = np.arange(max(0, count - threshold))[:, np.newaxis]
-    checks = exp[(degrees * log[x] + scale) % (PRIME - 1)].astype(np.float64)
-    columns = shares.swapaxes(0, 1).reshape(count, secrets * _WORDS)
-    wrong = _modulo(checks @ columns).reshape(len(checks), secrets, _WORDS)
-    return np.logical_not(wrong.any(axis=(0, 2)))
-
-
-@lru_cache(maxsize=256)
-def lagrange_weights(points: tuple[int, ...]) -> _Floats:
-    """Return the weights whose inner product with the values at `points` is the value at zero.
-
-    Weight i is the product over k of x_k / (x_k - x_i) modulo p, from tables of discrete logarithms.
-
-    Raises:
-        ParameterError: points repeated or out of range.
-    """
-    log, exp = _tables()
-    x = _checked_points(points)
-    exponent = log[x].sum() - log[x] - _log_differences(x).sum(axis=0)
-    weights: _Floats = exp[exponent % (PRIME - 1)].astype(np.float64)
-    weights.flags.writeable = False
-    return weights
 
 
 def encode_share(words: Shares) -> bytes:
@@ -216,45 +166,9 @@ def _uniform(count: int, entropy: Entropy) -> Shares:
     return drawn
 
 
-def _modulo(values: _Floats) -> Shares:
-    """Reduce exact non-negative integers held as floats modulo p."""
-    return (values.astype(np.uint64) % np.uint64(PRIME)).astype(np.uint16)
-
-
-@lru_cache(maxsize=1)
-def _tables() -> tuple[_Integers, _Integers]:
-    """Return discrete logarithms (of 1..p-1; entry 0 is unused) and powers of the generator."""
-    exp = np.ones(PRIME - 1, dtype=np.int64)
-    done = 1
-    while done < len(exp):
-        step = int(exp[done - 1]) * _GENERATOR % PRIME
-        upper = exp[done : 2 * done]
-        upper[:] = exp[: len(upper)] * step % PRIME
-        done *= 2
-    log = np.zeros(PRIME, dtype=np.int64)
-    log[exp] = np.arange(PRIME - 1)
-    return log, exp
-
-
 @lru_cache(maxsize=32)
-def _powers(shares: int, threshold: int) -> _Floats:
+def _powers(shares: int, threshold: int) -> Floats:
     """Return x^j modulo p for points x = 1..shares and j < threshold."""
-    log, exp = _tables()
-    exponents = log[1 : shares + 1, np.newaxis] * np.arange(threshold)
-    powers: _Floats = exp[exponents % (PRIME - 1)].astype(np.float64)
-    powers.flags.writeable = False
-    return powers
-
-
-def _checked_points(points: tuple[int, ...]) -> _Integers:
-    """Return the points as an array, after checking that they are distinct and in range."""
-    if not points or min(points) < 1 or max(points) > MAX_SHARES or len(set(points)) != len(points):
-        raise ParameterError(f"share points must be distinct and in 1..{MAX_SHARES}; got {points}")
-    return np.array(points, dtype=np.int64)
-
-
-def _log_differences(x: _Integers) -> _Integers:
-    """Return log(x_k - x_i) modulo p at [k, i], and zero on the diagonal."""
-    log, _ = _tables()
-    differences: _Integers = log[(x[:, np.newaxis] - x) % PRIME]
-    return differences
+    values = powers(np.arange(1, shares + 1), threshold)
+    values.flags.writeable = False
+    return values

@@ -7,7 +7,15 @@ word out of range, shares at points 0 or p, words outside the field, wrong recor
 import numpy as np
 import pytest
 
-from secagg import AuthenticationFailed, Fault, MalformedMessage, ParameterError, TooFewClients, shamir
+from secagg import (
+    AuthenticationFailed,
+    Fault,
+    MalformedMessage,
+    ParameterError,
+    RevealRule,
+    TooFewClients,
+    shamir,
+)
 from secagg.client import Client
 from secagg.messages import HEADER_BYTES
 from tests.secagg.rounds import Round, choose, identity_of
@@ -15,6 +23,8 @@ from tests.secagg.rounds import Round, choose, identity_of
 BAD = 3
 ACCEPTED_ANOTHER = "it revealed another share than it had accepted"
 COMPLAINED = "the holder complained of its share"
+MISDEALT = "it committed to shares that do not fit"
+OFF = "the revealed share does not fit the others"
 
 
 class BentDealer(Client):
@@ -30,12 +40,10 @@ class BentDealer(Client):
         return self.bend(rows)
 
 
-def malicious(*, bend=None, seeds=None, clients=9, **settings):
-    round_ = Round(choose(clients=clients, adversary="malicious", **settings))
-    bad = round_.clients[BAD]
-    dealer = BentDealer(
-        round_.parameters, BAD, identity=identity_of(BAD), identities=bad._identities, rule=bad._rule
-    )
+def byzantine(*, bend=None, seeds=None, mode="malicious", rule=None, **settings):
+    round_ = Round(choose(clients=9, adversary=mode, **settings), rule=rule)
+    trust = {"identity": identity_of(BAD), "identities": round_.clients[BAD]._identities}
+    dealer = BentDealer(round_.parameters, BAD, rule=rule, **(trust if mode == "malicious" else {}))
     dealer.bend = bend or BentDealer.bend
     dealer.seeds = seeds or BentDealer.seeds
     round_.clients[BAD] = dealer
@@ -98,30 +106,72 @@ def test_enough_bad_ciphertexts_below_the_threshold_still_give_the_sum():
     assert round_.finish().totals["v"].tolist() == round_.plain(range(9))
 
 
-def wrong_share(rows, index, holders):
+def wrong_share(rows, index, holders, secrets=2):
     """Other records for some holders, which the dealer hashes and seals as if they were right."""
-    width = len(rows[0]) // 2
+    width = len(rows[0]) // secrets
     for holder in holders:
         row = bytearray(rows[holder])
-        row[index * width + 20 : index * width + 22] = b"\x01\x02"
+        row[index * width + 20 : index * width + 26] = b"\1\2\3\4\5\6"
         rows[holder] = bytes(row)
     return rows
 
 
-def test_one_wrong_share_that_was_committed_to_names_the_dealer_alone():
-    round_ = malicious(bend=lambda rows: wrong_share(rows, 0, [0]))
-    round_.play_until("unmask")
-    with pytest.raises(AuthenticationFailed) as caught:
+@pytest.mark.parametrize("holders", [[0], [0, 5]])
+@pytest.mark.parametrize("what", ["self mask", "mask key", "conditional"])
+@pytest.mark.parametrize("mode", ["semi_honest", "malicious"])
+def test_a_few_wrong_shares_of_a_dealer_are_left_out(what, holders, mode):
+    """Two of nine are off the polynomial and any five give it: the sum comes out, and the dealer is named."""
+    extra = {"conditional_secrets": 1, "reveal_rule": "all"} if what == "conditional" else {}
+    rule = RevealRule("all", lambda parameters, shared, survivors: [1]) if extra else None
+    index = ["self mask", "mask key", "conditional"].index(what)
+    round_ = byzantine(
+        bend=lambda rows: wrong_share(rows, index, holders, 2 + len(extra) // 2),
+        mode=mode,
+        rule=rule,
+        **extra,
+    ).play_until("masked_input")
+    silent = [BAD] if what == "mask key" else []
+    round_.play(silent=silent)
+    result = round_.finish()
+    assert result.totals["v"].tolist() == round_.plain(c for c in range(9) if c not in silent)
+    if mode == "malicious":
+        assert round_.server.faults == (Fault(BAD, None, MISDEALT),)
+    else:
+        assert round_.server.faults == tuple(Fault(BAD, holder, OFF) for holder in holders)
+    if extra:
+        assert all(set(seeds) == {1} for seeds in result.revealed.values())
+
+
+@pytest.mark.parametrize("holders", [[0], [0, 5]])
+def test_without_hashes_holders_that_lie_are_left_out_and_named_with_each_dealer(holders):
+    """A flipped bit in every record of two holders; nobody but the pair can be named."""
+    round_ = Round(choose(clients=9)).play_until("unmask")
+
+    def flip(client, message):
+        if client not in holders:
+            return message
+        body = np.frombuffer(message[HEADER_BYTES:], "<u2").copy()
+        body[::18] ^= 1
+        return message[:HEADER_BYTES] + body.tobytes()
+
+    round_.play(up=flip)
+    assert round_.server.result.totals["v"].tolist() == round_.plain(range(9))
+    pairs = {(fault.dealer, fault.holder) for fault in round_.server.faults}
+    assert pairs == {(dealer, holder) for dealer in range(9) for holder in holders}
+    assert {fault.reason for fault in round_.server.faults} == {OFF}
+
+
+def test_more_wrong_shares_than_can_be_told_apart_release_nothing():
+    round_ = byzantine(bend=lambda rows: wrong_share(rows, 0, [0, 1, 2, 4, 5])).play_until("unmask")
+    with pytest.raises(AuthenticationFailed, match="nothing is released") as caught:
         round_.finish()
     assert caught.value.sender == BAD
-    (fault,) = round_.server.faults
-    assert (fault.dealer, fault.holder) == (BAD, None)
-    assert fault.reason == "the shares it committed to give no secret at all"
+    assert round_.server.faults == (Fault(BAD, None, MISDEALT),)
 
 
 def test_a_wrong_share_that_nobody_needs_harms_nobody():
     """Its holder is silent, so the right ones suffice."""
-    round_ = malicious(bend=lambda rows: wrong_share(rows, 0, [0]))
+    round_ = byzantine(bend=lambda rows: wrong_share(rows, 0, [0]))
     round_.play_until("unmask")
     round_.play(silent=[0])
     assert round_.server.result.totals["v"].tolist() == round_.plain(range(9))
@@ -134,7 +184,7 @@ def test_a_polynomial_of_too_high_a_degree_names_the_dealer():
         width = len(rows[0]) // 2
         return [row[:16] + words[0, i].astype("<u2").tobytes() + row[width:] for i, row in enumerate(rows)]
 
-    round_ = malicious(bend=higher).play_until("unmask")
+    round_ = byzantine(bend=higher).play_until("unmask")
     with pytest.raises(AuthenticationFailed) as caught:
         round_.finish()
     assert caught.value.sender == BAD
@@ -142,15 +192,14 @@ def test_a_polynomial_of_too_high_a_degree_names_the_dealer():
 
 
 def test_consistent_shares_of_another_secret_name_the_dealer():
-    round_ = malicious(seeds=lambda seeds: [b"x" * 32, *seeds[1:]]).play_until("unmask")
+    round_ = byzantine(seeds=lambda seeds: [b"x" * 32, *seeds[1:]]).play_until("unmask")
     with pytest.raises(AuthenticationFailed):
         round_.finish()
-    (fault,) = round_.server.faults
-    assert fault == Fault(BAD, None, "the shares it committed to give another secret than it committed to")
+    assert round_.server.faults == (Fault(BAD, None, MISDEALT),)
 
 
 def test_shares_of_another_mask_seed_show_when_the_dealer_drops_out():
-    round_ = malicious(seeds=lambda seeds: [seeds[0], b"x" * 32]).play_until("masked_input")
+    round_ = byzantine(seeds=lambda seeds: [seeds[0], b"x" * 32]).play_until("masked_input")
     round_.play(silent=[BAD])
     with pytest.raises(AuthenticationFailed):
         round_.finish()
@@ -166,7 +215,7 @@ def test_a_top_word_out_of_range_is_reported_not_folded():
         width = len(rows[0]) // 2
         return [row[:16] + words.tobytes() + row[width:] for row in rows]
 
-    round_ = malicious(bend=constant).play_until("unmask")
+    round_ = byzantine(bend=constant).play_until("unmask")
     with pytest.raises(AuthenticationFailed):
         round_.finish()
     assert [(f.dealer, f.holder) for f in round_.server.faults] == [(BAD, None)]
@@ -178,7 +227,7 @@ def test_words_outside_the_field_are_complained_of_at_once():
         row[16:18] = shamir.PRIME.to_bytes(2, "little")
         return [bytes(row), *rows[1:]]
 
-    round_ = malicious(bend=outside)
+    round_ = byzantine(bend=outside)
     assert round_.finish().totals["v"].tolist() == round_.plain(range(9))
     assert round_.server.faults == (Fault(BAD, 0, COMPLAINED),)
 
@@ -258,7 +307,7 @@ def test_honest_holders_are_never_named_alone_whatever_a_dealer_does():
     rng = np.random.default_rng(5)
     for _ in range(40):
         index, holders = int(rng.integers(2)), rng.choice(9, int(rng.integers(1, 9)), replace=False).tolist()
-        round_ = malicious(bend=lambda rows, i=index, h=holders: wrong_share(rows, i, h))
+        round_ = byzantine(bend=lambda rows, i=index, h=holders: wrong_share(rows, i, h))
         round_.play_until("share")
         spoilt = [h for h in rng.choice(9, 2, replace=False).tolist() if h != BAD]
         round_.play(up=bend_sealed(round_, spoilt, hashes=bool(rng.integers(2))))
@@ -272,11 +321,22 @@ def test_honest_holders_are_never_named_alone_whatever_a_dealer_does():
         assert all(fault.dealer == BAD for fault in round_.server.faults)
 
 
-def test_in_semi_honest_mode_wrong_shares_release_nothing_and_blame_nobody():
-    round_ = Round(choose(clients=9)).play_until("unmask")
-    round_.play(
-        up=lambda c, m: m[:HEADER_BYTES] + b"\x01\x02" + m[HEADER_BYTES + 2 :] if c == 0 else m, close=False
-    )
-    with pytest.raises(AuthenticationFailed, match="client 0"):
-        round_.server.advance()
+def test_in_semi_honest_mode_shares_of_another_secret_release_nothing_and_blame_nobody():
+    round_ = byzantine(seeds=lambda seeds: [b"x" * 32, *seeds[1:]], mode="semi_honest").play_until("unmask")
+    with pytest.raises(AuthenticationFailed, match=f"client {BAD}"):
+        round_.finish()
     assert round_.server.faults == ()
+
+
+def test_every_spare_holder_may_lie_where_shares_have_hashes():
+    """Four of nine, the first ones, reveal other shares; the five that are left are the threshold."""
+    round_ = Round(choose(clients=9, adversary="malicious")).play_until("unmask")
+    assert round_.parameters.threshold == 5
+
+    def flip(client, message):
+        at = HEADER_BYTES + record(round_, BAD).start + 16
+        return message if client > 3 else message[:at] + bytes([message[at] ^ 1]) + message[at + 1 :]
+
+    round_.play(up=flip)
+    assert round_.server.result.totals["v"].tolist() == round_.plain(range(9))
+    assert round_.server.faults == tuple(Fault(None, holder, ACCEPTED_ANOTHER) for holder in range(4))

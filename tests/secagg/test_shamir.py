@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from secagg.entropy import SeededEntropy, system_entropy
 from secagg.errors import MalformedMessage, ParameterError
+from secagg.prime_field import lagrange_weights
+from secagg.reed_solomon import consistent
 from secagg.shamir import (
     MAX_SHARES,
     PRIME,
-    consistent,
     decode_share,
     encode_share,
-    lagrange_weights,
     reconstruct,
     share,
 )
