@@ -6,17 +6,20 @@ what was released, only a *filter* holds: it keeps a running sum under a bound t
 - `RenyiFilter`: the sum of Renyi divergences of one order, chosen beforehand; any events.
 - `GaussianFilter`: the sum of 1/z^2, for releases that are not sampled; tighter.
 
-A filter is a value: charging gives the next one, or raises and charges nothing.
+A filter is a value: charging gives the next one, or raises and charges nothing. Costs are rounded up to multiples of
+2^-40 (slack: of 2^-72), so that sums of them are exact in floats, whatever their order, and a refund takes off exactly
+what was charged.
 
 Source: Feldman and Zrnic 2021 (2008.11193), theorem 4.3, at one order; Koskela, Tobaben, Honkela 2023 (2210.17520) and
 Smith, Thakurta 2022 (2207.08335) for Gaussians.
-Not here: fixed plans (`dp.accounting`).
+Not here: fixed plans (`dp.accounting`), a filter that runs share (`dp.shared_budget`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from dp import checks
 from dp.amplification import poisson_renyi
@@ -31,13 +34,17 @@ from dp.events import (
     Poisson,
     Skellam,
 )
-from dp.gaussian import gaussian_shift
+from dp.gaussian import gaussian_epsilon, gaussian_shift
 from dp.renyi import ORDERS
 
 __all__ = ["GaussianFilter", "RenyiFilter"]
 
 _SLACK_LIMIT = 1e-6
 """Most slack a filter's releases may have in all; it is taken off the budget beforehand."""
+
+_UNIT, _SLACK_UNIT = 2.0**-40, 2.0**-72
+_LARGEST_LIMIT = 2.0**12
+"""Sums of multiples of `_UNIT` are exact floats up to here, and no budget worth the name reaches it."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +100,25 @@ class RenyiFilter:
     @property
     def limit(self) -> float:
         """The most divergence that may be charged."""
-        a, log_delta = self.order, math.log(self.delta) - _SLACK_LIMIT
-        return self.epsilon - 2 * _SLACK_LIMIT - math.log1p(-1 / a) + (log_delta + math.log(a)) / (a - 1)
+        return min(self.epsilon - self._offset, _LARGEST_LIMIT)
 
     @property
     def left(self) -> float:
         """Divergence that may still be charged."""
         return self.limit - self.spent
+
+    @property
+    def reached(self) -> float:
+        """The epsilon whose filter what was charged would fill: bookkeeping, for the guarantee is `epsilon`."""
+        return min(self.epsilon, max(0.0, self.spent + self._offset)) if self.spent else 0.0
+
+    def cost(self, step: NoiseEvent | Poisson | FixedSize) -> tuple[float, float]:
+        """Divergence and slack of one release.
+
+        Raises:
+            UnsupportedEvent: No divergence is known for it.
+        """
+        return _up(_divergence(step, self.order), _UNIT), _up(_slack(step), _SLACK_UNIT)
 
     def charge(self, step: NoiseEvent | Poisson | FixedSize) -> RenyiFilter:
         """The filter after one more release.
@@ -108,12 +127,24 @@ class RenyiFilter:
             BudgetExceeded: The release would pass the budget; nothing is charged.
             UnsupportedEvent: No divergence is known for it.
         """
-        charged = replace(
-            self, spent=self.spent + _divergence(step, self.order), slack=self.slack + _slack(step)
-        )
-        if charged.spent > charged.limit or charged.slack > _SLACK_LIMIT:
-            raise _exceeded(charged.spent, charged.limit, charged.slack, self.epsilon, "divergence")
-        return charged
+        return self.charged(*self.cost(step))
+
+    def charged(self, divergence: float, slack: float) -> RenyiFilter:
+        """The filter after costs that `cost` gave, added up.
+
+        Raises:
+            BudgetExceeded: They would pass the budget; nothing is charged.
+        """
+        after = replace(self, spent=self.spent + divergence, slack=self.slack + slack)
+        if after.spent > self.limit or after.slack > _SLACK_LIMIT:
+            raise _exceeded(after, after.spent + self._offset, "divergence")
+        return after
+
+    @property
+    def _offset(self) -> float:
+        """What turning divergence into epsilon adds, with all the slack there may be."""
+        a, log_delta = self.order, math.log(self.delta) - _SLACK_LIMIT
+        return 2 * _SLACK_LIMIT + math.log1p(-1 / a) - (log_delta + math.log(a)) / (a - 1)
 
 
 @dataclass(frozen=True)
@@ -128,8 +159,8 @@ class GaussianFilter:
         spent: Sum of 1/z^2 charged so far.
         slack: Slack charged so far.
 
-    >>> GaussianFilter(10.7, 1e-5).charge(Gaussian(1.5)).spent
-    0.4444444444444444
+    >>> round(GaussianFilter(10.7, 1e-5).charge(Gaussian(2.0)).spent, 6)
+    0.25
     """
 
     epsilon: float
@@ -148,13 +179,28 @@ class GaussianFilter:
     @property
     def limit(self) -> float:
         """The most sum of 1/z^2 that may be charged."""
-        delta = self.delta * math.exp(-_SLACK_LIMIT)
-        return gaussian_shift(epsilon=self.epsilon - 2 * _SLACK_LIMIT, delta=delta) ** 2
+        return min(_squared_shift(self.epsilon, self.delta), _LARGEST_LIMIT)
 
     @property
     def left(self) -> float:
         """Sum of 1/z^2 that may still be charged."""
         return self.limit - self.spent
+
+    @property
+    def reached(self) -> float:
+        """The epsilon whose filter what was charged would fill: bookkeeping, for the guarantee is `epsilon`."""
+        return min(self.epsilon, self._reach(self.spent))
+
+    def cost(self, step: NoiseEvent | Poisson | FixedSize) -> tuple[float, float]:
+        """1/z^2 and slack of one release, without credit for sampling.
+
+        Raises:
+            UnsupportedEvent: It is not Gaussian.
+        """
+        event = _noise(step)
+        if not isinstance(event, Gaussian):
+            raise UnsupportedEvent(f"A Gaussian filter cannot charge {event!r}; use a Renyi filter.")
+        return _up(event.noise_multiplier**-2, _UNIT), _up(event.slack, _SLACK_UNIT)
 
     def charge(self, step: NoiseEvent | Poisson | FixedSize) -> GaussianFilter:
         """The filter after one more release, taken without credit for sampling.
@@ -163,16 +209,33 @@ class GaussianFilter:
             BudgetExceeded: The release would pass the budget; nothing is charged.
             UnsupportedEvent: It is not Gaussian.
         """
-        event = step.event if isinstance(step, Poisson | FixedSize) else step
-        event = event.participation if isinstance(event, BandedGaussian) else event
-        if not isinstance(event, Gaussian):
-            raise UnsupportedEvent(f"A Gaussian filter cannot charge {event!r}; use a Renyi filter.")
-        charged = replace(self, spent=self.spent + event.noise_multiplier**-2, slack=self.slack + event.slack)
-        if charged.spent > charged.limit or charged.slack > _SLACK_LIMIT:
-            raise _exceeded(charged.spent, charged.limit, charged.slack, self.epsilon, "sum of 1/z^2")
-        return charged
+        return self.charged(*self.cost(step))
+
+    def charged(self, squared_shift: float, slack: float) -> GaussianFilter:
+        """The filter after costs that `cost` gave, added up.
+
+        Raises:
+            BudgetExceeded: They would pass the budget; nothing is charged.
+        """
+        after = replace(self, spent=self.spent + squared_shift, slack=self.slack + slack)
+        if after.spent > self.limit or after.slack > _SLACK_LIMIT:
+            raise _exceeded(after, self._reach(after.spent), "sum of 1/z^2")
+        return after
+
+    def _reach(self, squared_shift: float) -> float:
+        if not squared_shift:
+            return 0.0
+        shift, delta = math.sqrt(squared_shift), self.delta * math.exp(-_SLACK_LIMIT)
+        return gaussian_epsilon(shift=shift, delta=delta) + 2 * _SLACK_LIMIT
 
 
+@lru_cache(maxsize=64)
+def _squared_shift(epsilon: float, delta: float) -> float:
+    shift = gaussian_shift(epsilon=epsilon - 2 * _SLACK_LIMIT, delta=delta * math.exp(-_SLACK_LIMIT))
+    return shift**2 * (1 - 2.0**-50)
+
+
+@lru_cache(maxsize=256)
 def _divergence(step: NoiseEvent | Poisson | FixedSize, order: int) -> float:
     if isinstance(step, FixedSize):
         raise UnsupportedEvent(
@@ -185,17 +248,27 @@ def _divergence(step: NoiseEvent | Poisson | FixedSize, order: int) -> float:
     return poisson_renyi(lambda a: a / (2 * noise.noise_multiplier**2), rate, order)
 
 
-def _slack(step: NoiseEvent | Poisson | FixedSize) -> float:
+def _noise(step: NoiseEvent | Poisson | FixedSize) -> NoiseEvent:
     event = step.event if isinstance(step, Poisson | FixedSize) else step
-    event = event.participation if isinstance(event, BandedGaussian) else event
+    return event.participation if isinstance(event, BandedGaussian) else event
+
+
+def _slack(step: NoiseEvent | Poisson | FixedSize) -> float:
+    event = _noise(step)
     return event.slack if isinstance(event, Gaussian) else 0.0
 
 
-def _exceeded(spent: float, limit: float, slack: float, epsilon: float, what: str) -> BudgetExceeded:
+def _up(cost: float, unit: float) -> float:
+    """The next multiple of `unit` above a cost, over what computing the cost may have lost: 2e-13, or 1e-14 of it."""
+    return math.ceil(cost / unit * (1 + 2.0**-46) + 0.25) * unit if math.isfinite(cost) else cost
+
+
+def _exceeded(after: RenyiFilter | GaussianFilter, would_reach: float, what: str) -> BudgetExceeded:
     return BudgetExceeded(
-        f"Another release would bring the {what} to {spent:.4g} of {limit:.4g}, and its slack to {slack:.1g} of "
-        f"{_SLACK_LIMIT:g}, that keep epsilon at {epsilon:g}; stop here, or release it with more noise.",
+        f"Another release would bring the {what} to {after.spent:.4g} of {after.limit:.4g}, and its slack to "
+        f"{after.slack:.1g} of {_SLACK_LIMIT:g}, that keep epsilon at {after.epsilon:g}; stop here, or release it with "
+        "more noise.",
         observer="whoever the filter is for",
-        would_reach=spent / limit * epsilon,
-        budget=epsilon,
+        would_reach=would_reach,
+        budget=after.epsilon,
     )

@@ -93,8 +93,8 @@ def test_every_kind_of_event_with_a_divergence_is_charged():
         Poisson(Skellam(900.0, 30.0, 60.0), 0.1),
     ):
         assert budget.charge(step).spent > 0
-    assert GaussianFilter(50.0, 1e-5).charge(BandedGaussian(Gaussian(2.0), 4)).spent == 0.25
-    assert GaussianFilter(50.0, 1e-5).charge(FixedSize(Gaussian(2.0), 0.1)).spent == 0.25
+    assert GaussianFilter(50.0, 1e-5).charge(BandedGaussian(Gaussian(2.0), 4)).spent == pytest.approx(0.25)
+    assert GaussianFilter(50.0, 1e-5).charge(FixedSize(Gaussian(2.0), 0.1)).spent == pytest.approx(0.25)
 
 
 def test_events_without_one_are_refused():
@@ -130,3 +130,37 @@ def test_a_filter_that_is_full_is_worth_exactly_its_budget(target):
     limit = RenyiFilter(target, delta, order).limit
     reached = limit + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
     assert 0.999 * target < reached <= target
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.3, 50.0), st.floats(1e-6, 1.0)), min_size=1, max_size=30),
+    st.sampled_from([2, 8, 64]),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=50, deadline=None)
+def test_costs_add_up_exactly_in_any_order_and_a_refund_takes_off_what_was_charged(steps, order, shuffle):
+    budget = RenyiFilter(1000.0, 1e-6, order)
+    costs = [budget.cost(Poisson(Gaussian(noise, slack=1e-30), rate)) for noise, rate in steps]
+    forwards = sum(divergence for divergence, _ in costs)
+    shuffled = shuffle.sample(costs, len(costs))
+    assert sum(divergence for divergence, _ in shuffled) == forwards
+    assert forwards - costs[0][0] == sum(divergence for divergence, _ in costs[1:])
+    slack = sum(part for _, part in costs)
+    assert slack - costs[0][1] == sum(part for _, part in costs[1:])
+
+
+def test_a_cost_is_never_rounded_down():
+    budget = RenyiFilter(10.0, 1e-6, 4)
+    assert budget.cost(Poisson(Gaussian(1.0, 1e-40), 1e-9))[0] > 0
+    assert budget.cost(Gaussian(3.0))[0] >= 4 / 18
+    assert budget.cost(Gaussian(3.0, 1e-25))[1] >= 1e-25
+    assert GaussianFilter(10.0, 1e-6).cost(Gaussian(3.0))[0] >= 1 / 9
+
+
+def test_what_was_reached_is_the_budget_of_a_filter_that_would_be_full():
+    for budget in (RenyiFilter(3.0, 1e-5, 8), GaussianFilter(3.0, 1e-5)):
+        assert budget.reached == 0
+        after = budget.charge(Gaussian(5.0))
+        assert 0 < after.reached < 3
+        full = type(budget)(after.reached, 1e-5, *([8] if isinstance(budget, RenyiFilter) else []))
+        assert full.limit == pytest.approx(after.spent, rel=1e-9)
