@@ -7,10 +7,14 @@ already spent. Importing this package loads neither `dp_accounting` nor `scipy.s
 from __future__ import annotations
 
 from dp.accounting import RunAccountant, epsilon_of
+from dp.adaptive_clipping import AdaptiveClip
+from dp.blocks import per_layer
 from dp.budget import plan
 from dp.calibration import calibrate
 from dp.central import CentralFloatGaussianNotFloatingPointSafe, CentralGaussian, CentralMatrix
+from dp.clipping import clip_l2
 from dp.cohorts import Draw, PaddedPoisson, Sampler, SelfSampling
+from dp.compression import compressed
 from dp.discrete_gaussian import DiscreteGaussian
 from dp.encoding import Block, Encoding
 from dp.errors import (
@@ -35,6 +39,7 @@ from dp.statements import Statement, Statements, epsilon_text, statements
 from dp.verification import Verification, verify
 
 __all__ = [
+    "AdaptiveClip",
     "Block",
     "BudgetExceeded",
     "CentralFloatGaussianNotFloatingPointSafe",
@@ -73,9 +78,12 @@ __all__ = [
     "UnsupportedEvent",
     "Verification",
     "calibrate",
+    "clip_l2",
+    "compressed",
     "delta_warning",
     "epsilon_of",
     "epsilon_text",
+    "per_layer",
     "plan",
     "statements",
     "verify",

@@ -208,9 +208,9 @@ class CentralMatrix:
         slack = self.bands * self.dimension * smoothing_slack(SMOOTHING_VARIANCE)
         return BandedGaussian(Gaussian(self.noise_multiplier, slack), self.bands)
 
-    def start(self) -> MatrixRelease:
-        """The state of a run, before its first round."""
-        return MatrixRelease(self)
+    def start(self, state: Mapping[str, NDArray[Any]] | None = None) -> MatrixRelease:
+        """A run before its first round; or after some, from the `MatrixRelease.state` it had then."""
+        return MatrixRelease(self, state or {})
 
     def describe(self) -> Mapping[str, Any]:
         """Everything the event follows from, as JSON values."""
@@ -235,12 +235,23 @@ class MatrixRelease:
 
     Args:
         mechanism: The factor and the noise.
+        state: What `state` was after the rounds before; empty for none.
     """
 
-    def __init__(self, mechanism: CentralMatrix) -> None:
+    def __init__(self, mechanism: CentralMatrix, state: Mapping[str, NDArray[Any]]) -> None:
         self._mechanism = mechanism
-        self._sums: deque[NDArray[np.int64]] = deque(maxlen=mechanism.bands - 1)
-        self._recovered: deque[NDArray[np.float64]] = deque(maxlen=mechanism.bands - 1)
+        sums, recovered = state.get("sums", ()), state.get("recovered", ())
+        self._sums: deque[NDArray[np.int64]] = deque(sums, maxlen=mechanism.bands - 1)
+        self._recovered: deque[NDArray[np.float64]] = deque(recovered, maxlen=mechanism.bands - 1)
+
+    @property
+    def state(self) -> Mapping[str, NDArray[Any]]:
+        """The last rounds, newest first, shapes (rounds, dimension): exact sums, which are secret, and estimates."""
+        dimension = self._mechanism.dimension
+        return {
+            "sums": np.array(self._sums, np.int64).reshape(-1, dimension),
+            "recovered": np.array(self._recovered, np.float64).reshape(-1, dimension),
+        }
 
     def next(self, total: NDArray[np.int64], keystream: Keystream) -> NDArray[np.float64]:
         """Release one round's sum.

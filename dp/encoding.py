@@ -249,7 +249,7 @@ class Encoding:
     def decode(
         self, total: NDArray[np.unsignedinteger], *, modulus_bits: int
     ) -> dict[str, NDArray[np.float64]]:
-        """Read a sum modulo 2^modulus_bits back into blocks.
+        """Read a sum modulo 2^modulus_bits back into blocks: `read` after `lift`.
 
         Args:
             total: Unsigned integers below 2^modulus_bits, shape (dimension,).
@@ -261,13 +261,20 @@ class Encoding:
         Raises:
             ParameterError: The length or a value does not fit.
         """
+        return self.read(self.lift(total, modulus_bits=modulus_bits))
+
+    def lift(self, total: NDArray[np.unsignedinteger], *, modulus_bits: int) -> NDArray[np.int64]:
+        """The signed integers nearest to 0 that a sum modulo 2^modulus_bits stands for; see `decode`."""
         if total.shape != (self.dimension,):
             raise ParameterError(f"the total has shape {total.shape}; this encoding has ({self.dimension},)")
         if int(total.max()) >> modulus_bits:
             raise ParameterError(f"the total holds {int(total.max())}; it must stay below 2^{modulus_bits}")
         shift = np.int64(64 - modulus_bits)
-        lifted = (total.astype(np.uint64).view(np.int64) << shift) >> shift
-        values = lifted.astype(np.float64)
+        return (total.astype(np.uint64).view(np.int64) << shift) >> shift
+
+    def read(self, values: NDArray[np.int64] | NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Each block's sum in its own unit, from sums in integer units, shape (dimension,)."""
+        values = values.astype(np.float64)
         if self.rotation:
             values = self.rotation.inverse(values)
         ends = np.cumsum([length for _, _, length in self._parts()])[:-1]

@@ -116,6 +116,16 @@ class _DiscreteGaussianShares:
         """
         return self._sampler.sample(self.dimension, entropy=keystream)
 
+    def one_draw(self, keystream: Keystream, shares: int) -> NDArray[np.int64]:
+        """One draw in place of the sum of `shares` shares: for simulations, where nobody hides a share from anybody.
+
+        Its law is the sum's up to a factor e^(+-`event.slack`) at every point: discrete Gaussians are almost closed
+        under sums (`dp.tight`).
+        """
+        from dp.discrete_gaussian import DiscreteGaussian
+
+        return DiscreteGaussian(stddev=self.stddev_of_sum(shares)).sample(self.dimension, entropy=keystream)
+
     @cached_property
     def _sampler(self) -> DiscreteGaussian:
         from dp.discrete_gaussian import DiscreteGaussian
@@ -259,6 +269,13 @@ class DistributedSkellam:
     def share(self, keystream: Keystream) -> NDArray[np.int64]:
         """Draw one client's noise share: see `DistributedDiscreteGaussian.share`."""
         return self._sampler.sample(self.dimension, entropy=keystream)
+
+    def one_draw(self, keystream: Keystream, shares: int) -> NDArray[np.int64]:
+        """One draw in place of the sum of `shares` shares, for simulations: Skellam noise is closed under sums."""
+        from dp.skellam import Skellam
+
+        variance = self.local_variance * checks.integer("shares", shares, 1)
+        return Skellam(variance=variance).sample(self.dimension, entropy=keystream)
 
     @cached_property
     def _sampler(self) -> Skellam:

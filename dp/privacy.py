@@ -9,12 +9,16 @@ Not here: turning the promise into noise (`dp.calibration`), or saying what it m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dp import checks
 from dp.errors import ParameterError
 
-__all__ = ["Epsilons", "Privacy", "delta_warning"]
+__all__ = ["MECHANISMS", "Epsilons", "Privacy", "delta_warning"]
+
+MECHANISMS = ("discrete_gaussian", "skellam", "central_gaussian", "central_matrix")
+"""The first two are made of the clients' own shares; the central ones are added by a server that is trusted."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,18 @@ class Privacy:
 
     Args:
         delta: Probability that the promise fails, strictly between 0 and 1; below 1/population to mean much.
-        l2_clip_norm: Bound c on the l2 norm of a client's update, in the units of the update.
+        l2_clip_norm: Bound c on the l2 norm of a client's update, in the units of the update; or one bound for each
+            layer, by its path, each layer being clipped by itself.
         readers_epsilon: Largest epsilon against readers of the released models, or None.
         server_epsilon: Largest epsilon against the server, or None.
         noise_multiplier: z, the effective noise over the joint integer sensitivity, or None to calibrate it.
         max_participations: Most rounds a client may contribute to, or None for every round.
         metrics_share: Share w of the squared joint norm that metrics and counts take from the update.
+        clip_quantile: Let the clip follow this quantile of the clients' norms, in (0, 1), starting from `l2_clip_norm`
+            and staying within a factor 1000 of it; None keeps it fixed. Learnt inside the same noised vector.
+        mechanism: One of `MECHANISMS`.
+        trusted_server: Must be True for the central mechanisms, against whose server nothing is promised.
+        bands: Rounds over which `central_matrix` correlates its noise; None takes all that its cohorts allow.
 
     Raises:
         ParameterError: A value is out of range, or none of the three targets is given.
@@ -51,16 +61,21 @@ class Privacy:
     """
 
     delta: float
-    l2_clip_norm: float
+    l2_clip_norm: float | Mapping[str, float]
     readers_epsilon: float | None = None
     server_epsilon: float | None = None
     noise_multiplier: float | None = None
     max_participations: int | None = None
     metrics_share: float = 0.01
+    clip_quantile: float | None = None
+    mechanism: str = "discrete_gaussian"
+    trusted_server: bool = False
+    bands: int | None = None
 
     def __post_init__(self) -> None:
         checks.probability("delta", self.delta)
-        checks.positive("l2_clip_norm", self.l2_clip_norm)
+        self._check_clip()
+        self._check_mechanism()
         targets = {
             "readers_epsilon": self.readers_epsilon,
             "server_epsilon": self.server_epsilon,
@@ -74,6 +89,34 @@ class Privacy:
         if self.max_participations is not None:
             checks.integer("max_participations", self.max_participations, 1)
         checks.probability("metrics_share", self.metrics_share)
+
+    def _check_clip(self) -> None:
+        if not isinstance(self.l2_clip_norm, Mapping):
+            checks.positive("l2_clip_norm", self.l2_clip_norm)
+        for layer, bound in self.l2_clip_norm.items() if isinstance(self.l2_clip_norm, Mapping) else ():
+            checks.positive(f"l2_clip_norm of {layer!r}", bound)
+        if self.clip_quantile is not None:
+            checks.probability("clip_quantile", self.clip_quantile)
+            if isinstance(self.l2_clip_norm, Mapping):
+                raise ParameterError(
+                    "clip_quantile was given with a bound for each layer; give one l2_clip_norm to start from, or leave"
+                    " the quantile out."
+                )
+
+    def _check_mechanism(self) -> None:
+        if self.mechanism not in MECHANISMS:
+            raise ParameterError(f"mechanism is {self.mechanism!r}; choose one of {', '.join(MECHANISMS)}.")
+        if self.mechanism.startswith("central") != self.trusted_server:
+            raise ParameterError(
+                f"mechanism is {self.mechanism!r} and trusted_server is {self.trusted_server!r}; the central mechanisms"
+                " promise nothing against the server and want trusted_server=True, the others never trust it."
+            )
+        if self.bands is not None:
+            checks.integer("bands", self.bands, 1)
+            if self.mechanism != "central_matrix":
+                raise ParameterError(
+                    f"bands is {self.bands} and mechanism is {self.mechanism!r}; only central_matrix has bands."
+                )
 
 
 def delta_warning(*, delta: float, population: int) -> str | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 import dp
 from fedavg.errors import CheckpointError
@@ -104,14 +105,15 @@ class RunFolder:
         lines = "".join(json.dumps(line) + "\n" for line in rounds)
         self.write(self.public / "rounds.jsonl", lambda file: file.write(lines.encode()))
         self.write(self.public / "model.npz", lambda file: np.savez(file, **model))
-        arrays: dict[str, Any] = {f"optimizer/{name}": value for name, value in state.optimizer.items()}
-        kept = np.frombuffer(lines.encode(), np.uint8)
-        self.write(
-            self.operator / "checkpoint.npz",
-            lambda file: np.savez(
-                file, weights=state.weights, rounds=np.int64(state.rounds), lines=kept, **arrays
-            ),
-        )
+        arrays: dict[str, Any] = {
+            "weights": state.weights,
+            "rounds": np.int64(state.rounds),
+            "clip": np.float64(np.nan if state.clip is None else state.clip),
+            "lines": np.frombuffer(lines.encode(), np.uint8),
+            **{f"optimizer/{name}": value for name, value in state.optimizer.items()},
+            **{f"memory/{name}": value for name, value in state.memory.items()},
+        }
+        self.write(self.operator / "checkpoint.npz", lambda file: np.savez(file, **arrays))
 
     def load(self) -> tuple[ServerState, list[dict[str, Any]]] | None:
         """The last finished round, or None for a run that finished none."""
@@ -120,13 +122,14 @@ class RunFolder:
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
-                optimizer = {
-                    name.removeprefix("optimizer/"): file[name]
-                    for name in file.files
-                    if name.startswith("optimizer/")
-                }
                 lines = file["lines"].tobytes().decode().splitlines()
-                state = ServerState(file["weights"], optimizer, int(file["rounds"]))
+                state = ServerState(
+                    file["weights"],
+                    _under("optimizer/", file),
+                    int(file["rounds"]),
+                    None if np.isnan(file["clip"]) else float(file["clip"]),
+                    _under("memory/", file),
+                )
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise CheckpointError(
                 f"the checkpoint {path} is damaged ({error}); restore it from a backup"
@@ -141,3 +144,8 @@ class RunFolder:
         """What a client's own device logs; in a simulation it is gathered under clients/."""
         with open(self.clients / "failures.jsonl", "a") as file:
             file.write(json.dumps({"client": str(client_id), "round": round_number, "cause": cause}) + "\n")
+
+
+def _under(prefix: str, file: np.lib.npyio.NpzFile) -> dict[str, NDArray[Any]]:
+    """The arrays whose name starts with a prefix, without it."""
+    return {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}

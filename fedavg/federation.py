@@ -13,11 +13,13 @@ charged. Either way the retry is a new round number with a fresh draw, fresh noi
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from fedavg.checkpoint import RunFolder
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
 from fedavg.errors import ParameterError, RoundAborted
+from fedavg.planning import RunPlan
 from fedavg.process import FederatedAveraging, RoundOutcome, ServerState
 from fedavg.pytree import Tree, TreeSpec
 from fedavg.server_optimizers import ServerOptimizer, sgd
@@ -55,15 +58,19 @@ class RoundReport:
     contributed: float
     failed: float
     evaluation: Mapping[str, float]
+    l2_clip_norm: float | None = None
+    """The round's clip, where it is adaptive."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON; an infinite epsilon is null."""
+        epsilon = {name: value if isfinite(value) else None for name, value in asdict(self.epsilon).items()}
+        return {**asdict(self), "epsilon": epsilon}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> RoundReport:
         """The inverse of `as_dict`."""
-        return cls(**{**fields, "epsilon": dp.Epsilons(**fields["epsilon"])})
+        epsilon = {name: inf if value is None else value for name, value in fields["epsilon"].items()}
+        return cls(**{**fields, "epsilon": dp.Epsilons(**epsilon)})
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Result:
     statement: dp.Statements
     rounds: list[RoundReport]
     plan: AggregationPlan
-    sampler: dp.PaddedPoisson
+    sampler: dp.Sampler
     privacy: dp.Privacy
     ledger: Path | None
     stopped: str | None
@@ -104,8 +111,9 @@ class Federation:
         *,
         weights: Tree,
         rounds: int,
-        cohort_size: int,
         privacy: dp.Privacy,
+        cohort_size: int | None = None,
+        sampler: dp.Sampler | None = None,
         secure: SecureAggregation | None = None,
         server_optimizer: ServerOptimizer | None = None,
         metrics: Mapping[str, float] | None = None,
@@ -116,37 +124,33 @@ class Federation:
         ledger: str | Path | None = None,
         resume: bool = False,
         record: Record | None = None,
+        task: str = "fedavg",
     ) -> None:
         self.clients = ClientData.of(clients)
-        if rounds < 1:
-            raise ParameterError(f"rounds is {rounds}; give at least 1")
-        if not 1 <= cohort_size <= len(self.clients):
-            raise ParameterError(
-                f"cohort_size is {cohort_size} for {len(self.clients)} clients; give a number from 1 to the population"
-            )
         self.rounds, self.privacy = rounds, privacy
         self.secure = secure or SecureAggregation()
         self._entropy = entropy or RunEntropy()
         self._evaluate, self._record = evaluate, record
-        self.sampler = dp.PaddedPoisson(population=len(self.clients), expected=cohort_size)
         spec = TreeSpec.of(weights)
-        self.plan = AggregationPlan.choose(
-            size=spec.size,
-            cohort=self.sampler.cohort_size,
+        initial = spec.flatten(weights)
+        planned = RunPlan.choose(
+            spec,
+            population=len(self.clients),
+            cohort_size=cohort_size,
+            sampler=sampler,
+            rounds=rounds,
             privacy=privacy,
-            noise_multiplier=dp.calibrate(privacy, self.sampler, rounds=rounds),
             secure=self.secure,
             metrics=metrics or {},
+            task=task,
+            rotation_key=hashlib.sha256(b"veilsum rotation 1" + initial.tobytes()).digest(),
         )
+        self.sampler, self.plan, self._accountant = planned.sampler, planned.aggregation, planned.accountant
         self._lost = self._simulated(simulated_dropout)
-        if self.secure.masked:
-            self.plan.protocol(
-                0, bytes(32)
-            )  # Infeasible graphs are refused here, before anything is charged.
         self._process = FederatedAveraging(
             step=step,
-            spec=spec,
-            initial=spec.flatten(weights),
+            layout=planned.layout,
+            initial=initial,
             plan=self.plan,
             optimizer=server_optimizer or sgd(),
             expected_contributors=self.sampler.expected,
@@ -177,11 +181,7 @@ class Federation:
             raise dp.LedgerError(
                 f"this run was charged to the ledger {pinned['path']}; resume it with that ledger"
             )
-        self.ledger = dp.Ledger.attach(
-            path,
-            accountant=dp.RunAccountant(self.plan.mechanism, self.sampler, self.privacy, self.rounds),
-            run=fingerprint,
-        )
+        self.ledger = dp.Ledger.attach(path, accountant=self._accountant, run=fingerprint)
         if pinned is not None:
             self.ledger.require(pinned["sequence"], pinned["hash"])
         begun = next((True for row in self.ledger.rows() if row.kind == "reserve"), False)
@@ -280,7 +280,9 @@ class Federation:
         cap = self.privacy.max_participations
         keystream = self._entropy.keystream("cohort", number)
         return self._participations.claim(
-            lambda counts: self.sampler.draw(keystream, capped=counts >= cap if cap is not None else ())
+            lambda counts: self.sampler.draw(
+                keystream, number=self.ledger.charged, capped=counts >= cap if cap is not None else ()
+            )
         )
 
     def _keep(self, state: ServerState, outcome: RoundOutcome) -> RoundReport:
@@ -296,11 +298,12 @@ class Federation:
             contributed=outcome.contributed,
             failed=outcome.failed,
             evaluation={},
+            l2_clip_norm=outcome.clip,
         )
         self.reports.append(report)
         self._save()
         report = self._evaluate_last()
-        if outcome.failed - 4 * self.plan.count_stddev > self.sampler.expected / 2:
+        if outcome.failed - 4 * self.plan.stddev_of_sum("scalars") > self.sampler.expected / 2:
             warnings.warn(
                 f"round {report.round}: about {outcome.failed:.0f} of {self.sampler.expected:.0f} clients failed and"
                 " sent zeros; the clients' own logs name the cause (fedavg.check finds most of them beforehand)",
@@ -321,7 +324,7 @@ class Federation:
         """Keep the last finished round; before it is evaluated, so that a failing evaluation loses nothing."""
         if self._folder is None:
             return
-        spec = self._process.spec
+        spec = self._process.layout.spec
         model = {leaf.path or "weights": array for leaf, array in spec.arrays(self.state.weights)}
         self._folder.write_json("statement.json", self.statement().as_dict())
         self._folder.save(self.state, [kept.as_dict() for kept in self.reports], model)
@@ -351,18 +354,15 @@ class Federation:
         }
 
     def _fingerprint(self) -> dict[str, Any]:
+        clip = self.privacy.l2_clip_norm
         return {
+            "task": self.plan.task,
             "plan": self.plan.canonical().hex(),
+            "metrics": dict(self._process.layout.metrics),
+            **self._accountant.describe(),
             "weights": self._process.model_hash(self._process.initialize()).hex(),
-            "population": len(self.clients),
-            "cohort": self.sampler.cohort_size,
-            "expected": self.sampler.expected,
-            "rounds": self.rounds,
-            "noise_multiplier": self.plan.mechanism.noise_multiplier,
-            "l2_clip_norm": self.privacy.l2_clip_norm,
-            "delta": self.privacy.delta,
-            "budgets": [self.privacy.readers_epsilon, self.privacy.server_epsilon],
-            "max_participations": self.privacy.max_participations,
+            "l2_clip_norm": clip if isinstance(clip, float | int) else dict(clip),
+            "clip_quantile": self.privacy.clip_quantile,
             "dropped_per_round": self._lost,
             "optimizer": self._process.optimizer.name,
             "secure": repr(self.secure),

@@ -3,25 +3,27 @@
 `initialize() -> state`; `next(state, cohort) -> (state, outcome)` (McMahan et al. 2017, Algorithm 1, with the sum of
 the clients' updates replaced by a masked and noised one, and the divisor by a public constant).
 
-What is not here: who is drawn and what it costs (`fedavg.federation`), how values are summed (`fedavg.aggregation`).
+What is not here: who is drawn and what it costs (`fedavg.federation`), how values are summed (`fedavg.aggregation`),
+what a client's vector holds (`fedavg.layout`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import dp
-from fedavg.aggregation import AggregationPlan, Contribution, Record, RoundSum
+from fedavg.aggregation import AggregationPlan, Record, RoundSum
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
 from fedavg.errors import StepError
-from fedavg.pytree import Tree, TreeSpec
+from fedavg.layout import Contribution, Layout
+from fedavg.pytree import Tree
 from fedavg.server_optimizers import OptimizerState, ServerOptimizer
 from fedavg.step import Step, run_step
 
@@ -32,11 +34,21 @@ ClientLog = Callable[[Any, str], None]  # (client id, cause): written on the cli
 
 @dataclass(frozen=True)
 class ServerState:
-    """The server's state between rounds: flat weights and the optimizer's own arrays."""
+    """The server's state between rounds.
+
+    Attributes:
+        weights: Flat weights of the released model.
+        optimizer: The optimizer's own arrays.
+        rounds: Rounds finished.
+        clip: The next round's clip where it is adaptive, else None.
+        memory: What a trusted server's correlated noise needs of the last rounds: secret, empty otherwise.
+    """
 
     weights: NDArray[Any]
     optimizer: OptimizerState
     rounds: int = 0
+    clip: float | None = None
+    memory: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,7 @@ class RoundOutcome:
     failed: float
     survivors: int
     bytes_up_per_client: int
+    clip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class FederatedAveraging:
     """The pure pair. `expected_contributors` (population times sampling rate) is the public divisor."""
 
     step: Step
-    spec: TreeSpec
+    layout: Layout
     initial: NDArray[Any]
     plan: AggregationPlan
     optimizer: ServerOptimizer
@@ -64,15 +77,17 @@ class FederatedAveraging:
 
     def initialize(self) -> ServerState:
         """The state before the first round."""
-        return ServerState(self.initial.copy(), self.optimizer.initialize(self.spec.size, self.spec.dtype))
+        spec = self.layout.spec
+        optimizer = self.optimizer.initialize(spec.size, spec.dtype)
+        return ServerState(self.initial.copy(), optimizer, clip=self.layout.first_clip)
 
     def weights(self, state: ServerState) -> Tree:
         """The released model as the nest of arrays the user gave."""
-        return self.spec.unflatten(state.weights)
+        return self.layout.spec.unflatten(state.weights)
 
     def model_hash(self, state: ServerState) -> bytes:
         """What a round binds its masks to: clients sent another model cannot be summed with the rest."""
-        return hashlib.sha256(self.spec.describe().encode() + b"\0" + state.weights.tobytes()).digest()
+        return hashlib.sha256(self.layout.spec.describe().encode() + b"\0" + state.weights.tobytes()).digest()
 
     def next(
         self,
@@ -101,21 +116,28 @@ class FederatedAveraging:
         """
         contributes = dict(zip(draw.invited.tolist(), draw.contributes.tolist(), strict=True))
 
-        def contribution(position: int) -> Contribution:
-            return self._train(state, clients, position) if contributes[position] else "padding"
+        def values(position: int) -> Mapping[str, NDArray[Any]]:
+            done = self._train(state, clients, position) if contributes[position] else "padding"
+            return self.layout.values(done, clip=state.clip)
 
-        result = self.plan.sum_round(
-            contribution,
+        plan = self.plan if state.clip is None else self.plan.rescaled({"update": state.clip})
+        result = plan.sum_round(
+            values,
             clients=list(contributes),
             number=number,
             model_hash=self.model_hash(state),
             dropouts=dropouts,
             entropy=entropy,
             record=record,
+            memory=state.memory,
         )
-        average = (result.sums["update"] / self.expected_contributors).astype(self.spec.dtype)
+        average = (self.layout.update(result.sums) / self.expected_contributors).astype(
+            self.layout.spec.dtype
+        )
         optimizer, weights = self.optimizer.update(state.optimizer, state.weights, average)
-        return ServerState(weights, optimizer, state.rounds + 1), self._outcome(result)
+        clip = self.layout.next_clip(state.clip, result.sums)
+        after = ServerState(weights, optimizer, state.rounds + 1, clip, result.memory)
+        return after, self._outcome(result, state.clip)
 
     def _train(self, state: ServerState, clients: ClientData, position: int) -> Contribution:
         client_id = clients.client_ids[position]
@@ -123,22 +145,22 @@ class FederatedAveraging:
             # Fetching is part of the client's own work: whatever fails there concerns this client alone, too.
             return run_step(
                 lambda weights, _: self.step(weights, clients.for_client(client_id)),
-                self.spec,
+                self.layout.spec,
                 state.weights,
                 None,
-                metrics=self.plan.metrics,
+                metrics=self.layout.metrics,
             )
         except StepError as error:
             self.client_log(client_id, str(error))
             return "failed"
 
-    def _outcome(self, result: RoundSum) -> RoundOutcome:
+    def _outcome(self, result: RoundSum, clip: float | None) -> RoundOutcome:
         contributed, failed, *sums = result.sums["scalars"].tolist()
         # A ratio of two noised sums is post-processing; the floor keeps a small, noisy count from exploding it.
         count = max(contributed, self.expected_contributors / 2)
-        bounds = self.plan.metrics.items()
+        bounds = self.layout.metrics.items()
         metrics = {
             name: float(np.clip(total * bound / count, -bound, bound))
             for (name, bound), total in zip(bounds, sums, strict=True)
         }
-        return RoundOutcome(metrics, contributed, failed, result.survivors, result.bytes_up_per_client)
+        return RoundOutcome(metrics, contributed, failed, result.survivors, result.bytes_up_per_client, clip)

@@ -27,8 +27,9 @@ def train(
     *,
     weights: Tree,
     rounds: int,
-    cohort_size: int,
     privacy: dp.Privacy,
+    cohort_size: int | None = None,
+    sampler: dp.Sampler | None = None,
     secure: SecureAggregation | None = None,
     server_optimizer: ServerOptimizer | None = None,
     metrics: Mapping[str, float] | None = None,
@@ -40,6 +41,7 @@ def train(
     ledger: str | Path | None = None,
     resume: bool = False,
     record: Record | None = None,
+    task: str = "fedavg",
 ) -> Result:
     """Train over clients so that the server only ever receives masked vectors whose sum is already noised.
 
@@ -52,8 +54,10 @@ def train(
         clients: The population: a `ClientData`, a mapping of id to data, or a sequence of data.
         weights: Any nest of float arrays to start from.
         rounds: How many rounds to run.
+        privacy: A `dp.Privacy`: budgets or noise multiplier, delta, clip, mechanism; the unit is one client.
         cohort_size: Clients drawn on average; the invited cohort is padded to a fixed larger size.
-        privacy: A `dp.Privacy`: budgets or noise multiplier, delta, clip; the unit is one client.
+        sampler: Another way to draw cohorts, in place of `cohort_size`: `dp.SelfSampling`, `dp.FixedSizeSample`,
+            `dp.FixedOrder`. The accountant is the sampler's own; no other pairing is possible.
         secure: How the sum is taken; `SecureAggregation()` by default, `.ideal()` for sweeps without cryptography.
         server_optimizer: For example `fedavg.sgd(momentum=0.9)`; plain averaging by default.
         metrics: Declared metrics, name to largest absolute value; what is not declared stays on the client.
@@ -65,6 +69,7 @@ def train(
         ledger: Another place for the ledger.
         resume: Continue the run in `folder`, if it holds one.
         record: Called with (stage, sender, bytes) for all that the server receives.
+        task: What the run is for: a name of step and data, which a resumed run must share.
 
     Returns:
         Weights, both statements, the rounds. When a budget ended the run, `result.stopped` says so.
@@ -80,8 +85,9 @@ def train(
         clients,
         weights=weights,
         rounds=rounds,
-        cohort_size=cohort_size,
         privacy=privacy,
+        cohort_size=cohort_size,
+        sampler=sampler,
         secure=secure,
         server_optimizer=server_optimizer,
         metrics=metrics,
@@ -92,6 +98,7 @@ def train(
         ledger=ledger,
         resume=resume,
         record=record,
+        task=task,
     )
     aborts = 0
     while not federation.finished:

@@ -139,7 +139,7 @@ def test_a_noised_count_reports_how_many_failed():
         clients,
         **settings(privacy=privacy, rounds=20, cohort_size=200, secure=SecureAggregation.ideal()),
     )
-    sd = np.sqrt((result.plan.count_stddev**2 + 200 * 0.25) / 20)
+    sd = np.sqrt((result.plan.stddev_of_sum("scalars") ** 2 + 200 * 0.25) / 20)
     failed = np.mean([report.failed for report in result.rounds])
     assert abs(failed - 50) < 5 * sd
     assert abs(np.mean([report.contributed for report in result.rounds]) - 150) < 5 * sd
@@ -299,7 +299,7 @@ def test_who_was_drawn_never_reaches_public_files(tmp_path):
     line = json.loads((tmp_path / "public" / "rounds.jsonl").read_text().splitlines()[0])
     assert set(line) == {
         "round", "rounds", "cohort", "survivors", "bytes_up_per_client", "epsilon", "metrics", "contributed", "failed",
-        "evaluation",
+        "evaluation", "l2_clip_norm",
     }  # fmt: skip
     assert {report.cohort for report in result.rounds} == {result.sampler.cohort_size}
     assert (tmp_path / "operator").stat().st_mode & 0o077 == 0

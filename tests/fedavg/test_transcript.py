@@ -14,6 +14,8 @@ from scipy import stats
 import dp
 from fedavg import Federation, RunEntropy, SecureAggregation
 from fedavg.aggregation import AggregationPlan
+from fedavg.layout import Layout
+from fedavg.pytree import TreeSpec
 from fedavg.step import Trained
 from secagg import Vector
 from secagg.ring import pack, packed_size, unpack, word_dtype
@@ -23,19 +25,17 @@ PRIVACY = dp.Privacy(noise_multiplier=1.0, delta=1e-4, l2_clip_norm=1.0)
 SECURE = SecureAggregation(dropout=0.1, corruption=0.0)
 
 
+LAYOUT = Layout(TreeSpec.of(np.zeros(SIZE)), {"loss": 4.0, "accuracy": 1.0}, PRIVACY, COHORT)
+
+
 @pytest.fixture(scope="module")
 def plan():
     return AggregationPlan.choose(
-        size=SIZE,
-        cohort=COHORT,
-        privacy=PRIVACY,
-        noise_multiplier=1.0,
-        secure=SECURE,
-        metrics={"loss": 4.0, "accuracy": 1.0},
+        LAYOUT.blocks(1.0), cohort=COHORT, privacy=PRIVACY, noise_multiplier=1.0, secure=SECURE
     )
 
 
-def contributions():
+def trained():
     rng = np.random.default_rng(11)
     return [
         Trained(
@@ -43,6 +43,10 @@ def contributions():
         )
         for _ in range(COHORT)
     ]
+
+
+def contributions():
+    return [LAYOUT.values(done) for done in trained()]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +96,7 @@ def test_nothing_a_client_had_stands_in_the_transcript(transcript, plan):
     received, values, encoded = transcript
     everything = b"\xff".join(message for _, _, message in received)
     window = 12
-    for value, noised in zip(values, encoded, strict=True):
-        blocks = plan._blocks(value)
+    for blocks, noised in zip(values, encoded, strict=True):
         flat = np.concatenate([blocks["update"], blocks["scalars"]])
         forms = [flat.astype(kind).tobytes() for kind in ("<f4", "<f8", ">f4", ">f8")]
         integers = noised.astype(np.int64)
@@ -103,7 +106,7 @@ def test_nothing_a_client_had_stands_in_the_transcript(transcript, plan):
             for start in (0, len(form) // 2, len(form) - window):
                 assert form[start : start + window] not in everything
     for name in ("loss", "accuracy"):
-        for value in values:
+        for value in trained():
             assert np.float64(value.metrics[name]).tobytes() not in everything
 
 
@@ -139,8 +142,7 @@ def test_the_noise_in_the_decoded_sum_has_the_stated_deviation(plan):
     """40 rounds of 603 values: a chi-square interval at alpha 1e-4 that rejects 2/3 and 3/2 of the deviation."""
     values = contributions()
     exact = np.zeros(plan.encoding.dimension)
-    for value in values:
-        blocks = plan._blocks(value)
+    for blocks in values:
         norm = np.linalg.norm(blocks["update"])
         exact += np.concatenate([blocks["update"] * min(1.0, PRIVACY.l2_clip_norm / norm), blocks["scalars"]])
     errors = []
