@@ -107,6 +107,26 @@ def test_u3_outside_u2_or_without_the_client_is_refused(mode):
             round_.clients[0].receive(with_set(round_.server.message_for(0), mask))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_u3_without_enough_of_the_clients_own_share_holders_is_refused(mode):
+    """On a ring, a sum over many clients can leave one of them with too few holders of its own in it."""
+    parameters = choose(clients=100, graph="sparse", adversary=mode, dropout=0.05, corruption=0.05)
+    round_ = Round(parameters).play_until("unmask" if mode == "semi_honest" else "consistency")
+    need = parameters.threshold
+
+    def shown(client, inside):
+        """A U3 of everybody but share holders of the client, of which `inside` are left, itself among them."""
+        survivors = np.ones(100, np.bool_)
+        survivors[round_.clients[client]._place.neighbours[inside - 1 :]] = False
+        assert survivors.sum() >= parameters.minimum_survivors
+        return with_set(round_.server.message_for(client), survivors)
+
+    assert round_.clients[0].receive(shown(0, need))
+    with pytest.raises(TooFewClients, match="share holders") as caught:
+        round_.clients[1].receive(shown(1, need - 1))
+    assert (caught.value.have, caught.value.need) == (need - 1, need)
+
+
 WITHOUT_9, WITHOUT_0 = [1] * 9 + [0], [0] + [1] * 9
 TWO_SETS = {c: WITHOUT_9 if c < 5 else WITHOUT_0 for c in range(10)}
 
@@ -274,28 +294,33 @@ def test_all_but_one_dropped_gives_no_output(mode):
 
 
 def test_a_late_input_stays_hidden_although_its_mask_key_was_recovered():
-    """Everything pairwise can be taken off the late upload, and what is left is still under its self mask."""
-    round_ = Round(choose(vectors=choose(clients=8).vectors)).play_until("masked_input")
+    """Everything pairwise can be taken off the late upload, and what is left is still under its self mask.
+
+    Power: with the self mask, which nobody ever reveals of a client outside the sum, the input is there.
+    """
+    round_ = Round(choose()).play_until("masked_input")
+    self_mask_seed = round_.clients[5]._secrets.seeds[0]
     late = round_.answer(5, round_.server.message_for(5))
-    round_.play(silent=[5], down=lambda c, message: message, close=False)
-    round_.server.advance()
+    round_.play(silent=[5])
     with pytest.raises(UnexpectedMessage, match="masked_input is not allowed in phase unmask"):
         round_.server.receive(5, late)
     round_.finish()
     server, vector = round_.server, round_.parameters.vectors[0]
+    bits, context, fields = vector.modulus_bits, server._context, [vector_fields(0, vector)]
     seeds = dict(server._shares.recover(0, np.array([5])))
     pair = keys_module.derive_mask_pair(seeds[5], server._session)
-    fields = [vector_fields(0, vector)]
-    body = late[HEADER_BYTES + 1 :]
-    left = unpack(body, length=vector.padded_length, bits=vector.modulus_bits)
+    _, (packed,) = server._codec.decode_masked_input(late, neighbours=7, sender=5)
+    left = unpack(packed, length=vector.padded_length, bits=bits)
     for other in [c for c in range(8) if c != 5]:
-        key = keys_module.mask_keys(pair, server._roster.mask_key(other), server._context, 5, other, fields)[
-            0
-        ]
-        apply_masks(left, [(key, -1 if other > 5 else 1)], bits=vector.modulus_bits)
-    reduce(left, vector.modulus_bits)
+        public = server._roster.mask_key(other)
+        (key,) = keys_module.mask_keys(pair, public, context, 5, other, fields)
+        apply_masks(left, [(key, -1 if other > 5 else 1)], bits=bits)
+    reduce(left, bits)
     assert (left[: vector.length] != round_.inputs[5]["v"]).all()
     assert (left[vector.length :] != 1).all()
+    apply_masks(left, [(keys_module.self_mask_keys(self_mask_seed, context, 5, fields)[0], -1)], bits=bits)
+    reduce(left, bits)
+    assert left[: vector.length].tolist() == round_.inputs[5]["v"].tolist()
 
 
 def test_a_different_second_input_is_refused_and_an_identical_one_ignored():

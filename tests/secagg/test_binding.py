@@ -57,6 +57,17 @@ def test_packed_forms_are_enc():
     assert binding.self_mask_info(5, vector) == binding.enc("self", 5) + vector
 
 
+def test_a_consistency_statement_names_both_ends_and_both_sets():
+    """Besides the key of its direction, so that neither alone keeps a tag from being moved or reflected."""
+    shared, survivors = b"\xff", b"\x7f"
+    sets = binding.sets_of(shared, survivors)
+    assert sets == binding.enc(hashlib.sha256(shared).digest(), hashlib.sha256(survivors).digest())
+    statement = binding.consistency_statement(b"c" * 32, 1, 2, sets)
+    assert statement == binding.enc("consistency", b"c" * 32, 1, 2) + sets
+    others = [binding.consistency_statement(b"c" * 32, *ends, sets) for ends in ((2, 1), (1, 3), (3, 2))]
+    assert statement not in others
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -5,6 +5,9 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -74,6 +77,43 @@ def test_of_many_processes_one_gets_the_round(tmp_path):
     for worker in workers:
         worker.join()
     assert outcomes == ["claimed", "refused", "refused", "refused"]
+
+
+class Meets:
+    """A connection that waits for another claim to come as far as it can before it inserts."""
+
+    def __init__(self, connection, meeting):
+        self.connection, self.meeting = connection, meeting
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def execute(self, sql, *rest):
+        if sql.startswith("INSERT"):
+            with suppress(threading.BrokenBarrierError):
+                self.meeting.wait(timeout=0.3)
+        return self.connection.execute(sql, *rest)
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_two_claims_at_once_wait_for_each_other(tmp_path, monkeypatch, limit):
+    """Counting and inserting are one step: neither claim reads what the other is about to change.
+
+    With a transaction that locks at its first write only, both would come to their inserts (the barrier opens)
+    and one would be refused although there is room for it.
+    """
+    records = Records(tmp_path, data_set="a", max_participations=limit)
+    Records(tmp_path, data_set="b").claim(task="t", round=1)
+    meeting, connect = threading.Barrier(2), sqlite3.connect
+    monkeypatch.setattr("secagg.records._BUSY_SECONDS", 2.0)
+    monkeypatch.setattr("secagg.records.sqlite3.connect", lambda *a, **k: Meets(connect(*a, **k), meeting))
+    with ThreadPoolExecutor(2) as pool:
+        claims = [pool.submit(records.claim, task=task, round=1) for task in ("t", "u")]
+        errors = [error for error in (claim.exception() for claim in claims) if error]
+    assert meeting.broken
+    assert records.participations == (limit or 2)
+    assert len(errors) == 2 - (limit or 2)
+    assert all("its limit is 1" in str(error) for error in errors)
 
 
 def test_a_full_disk_refuses_the_round_and_claims_nothing(tmp_path):
