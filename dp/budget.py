@@ -1,6 +1,7 @@
 """Planning a privacy budget before a run, in one call: leave one figure out, and it is solved for.
 
-The unknown may be epsilon, the noise multiplier, rounds, cohort, population or delta.
+The unknown may be epsilon, the noise multiplier, rounds, cohort, population or delta. The accountant is the one that
+charges a run, so that a plan, the run and its ledger agree; to compare with a published figure, ask for its accountant.
 
 Not here: charging a budget (`dp.ledger`), checking one that was spent (`dp.verification`), the command line.
 """
@@ -16,16 +17,22 @@ from dp import checks
 from dp.accounting import epsilon
 from dp.calibration import calibrate
 from dp.cohorts import PaddedPoisson
-from dp.errors import ParameterError
-from dp.events import Gaussian, NoiseEvent, Skellam
+from dp.errors import ParameterError, UnsupportedEvent
+from dp.events import Composed, Gaussian, NoiseEvent, Poisson, Skellam
 from dp.mechanisms import integer_l1
 from dp.privacy import Epsilons, Privacy, delta_warning
 from dp.tight import SMOOTHING_VARIANCE, smoothing_slack, worst_slack
 
-__all__ = ["MECHANISMS", "plan"]
+__all__ = ["ACCOUNTANTS", "MECHANISMS", "Release", "plan"]
 
 MECHANISMS = ("discrete_gaussian", "gaussian", "skellam")
 """Distributed discrete Gaussian; central Gaussian, which trusts the server; distributed Skellam."""
+
+ACCOUNTANTS = ("pld", "rdp")
+"""Privacy loss distributions, which runs are charged by; dp-accounting's Renyi orders, which many papers used."""
+
+Release = Callable[[PaddedPoisson, float], NoiseEvent]
+"""What one release costs, from the cohort's sampler and the noise multiplier."""
 
 _MOST_ROUNDS = 10**7
 _LEAST_DELTA = 1e-15
@@ -43,6 +50,8 @@ def plan(
     max_participations: int | None = None,
     mechanism: str = "discrete_gaussian",
     dimension: int = 10**6,
+    accountant: str = "pld",
+    release: Release | None = None,
 ) -> dict[str, Any]:
     """Plan a run of padded Poisson cohorts: leave out one figure, and it is solved for.
 
@@ -57,6 +66,8 @@ def plan(
         max_participations: Cap on the rounds a client contributes to; every round, if left out.
         mechanism: One of `MECHANISMS`.
         dimension: Number of coordinates, for what discreteness costs.
+        accountant: One of `ACCOUNTANTS`.
+        release: What one release costs, where the caller has planned the encoding; `dimension` is not read then.
 
     Returns:
         JSON values: `epsilon` (`readers`, `server`; null where infinite), `noise_multiplier`, `population`, `expected`
@@ -72,16 +83,28 @@ def plan(
     """
     setting = _Setting(
         population, cohort, rounds, delta, noise_multiplier, readers_epsilon, server_epsilon, max_participations,
-        mechanism, checks.integer("dimension", dimension, 1),
+        mechanism, checks.integer("dimension", dimension, 1), accountant, release,
     )  # fmt: skip
+    if rounds is not None:
+        checks.integer("rounds", rounds, 1)
     if mechanism not in MECHANISMS:
         raise ParameterError(f"mechanism is {mechanism!r}; choose one of {', '.join(MECHANISMS)}.")
+    if accountant not in ACCOUNTANTS or (accountant == "rdp" and mechanism == "skellam"):
+        raise ParameterError(
+            f"accountant is {accountant!r} for {mechanism}; choose one of {', '.join(ACCOUNTANTS)} for a Gaussian, "
+            "and pld for skellam, which is accounted for by its own Renyi bound."
+        )
     if mechanism == "gaussian" and server_epsilon is not None:
         raise ParameterError(
             "The central Gaussian trusts the server, whose epsilon is infinite; leave the server's epsilon out, "
             "or plan discrete_gaussian."
         )
     unknown = setting.unknown()
+    if accountant == "rdp" and unknown != "epsilon":
+        raise ParameterError(
+            f"accountant 'rdp' compares epsilons with published ones and solves for nothing; leave the epsilons out "
+            f"and give {unknown}, or use pld."
+        )
     return setting.solved(unknown).answer(unknown)
 
 
@@ -99,6 +122,8 @@ class _Setting:
     max_participations: int | None
     mechanism: str
     dimension: int
+    accountant: str
+    release: Release | None
 
     def unknown(self) -> str:
         figures = ("population", "cohort", "rounds", "delta", "noise_multiplier")
@@ -107,8 +132,9 @@ class _Setting:
             missing.append("epsilon")
         if len(missing) > 1 or (not missing):
             said = ", ".join(missing) or "nothing"
+            verb = "are" if len(missing) > 1 else "is"
             raise ParameterError(
-                f"{said} is left out; leave out exactly one of {', '.join(figures)} and the epsilons."
+                f"{said} {verb} left out; leave out exactly one of {', '.join(figures)} and the epsilons."
             )
         return missing[0]
 
@@ -147,6 +173,7 @@ class _Setting:
             "delta": self.delta,
             "max_participations": self.max_participations,
             "mechanism": self.mechanism,
+            "accountant": self.accountant,
             "solved_for": unknown,
             "warnings": [] if warning is None else [warning],
         }
@@ -155,13 +182,19 @@ class _Setting:
         return PaddedPoisson(self.population, self.cohort)
 
     def epsilons(self) -> Epsilons:
-        event, sampler = self.event(self.noise_multiplier), self.sampler()
-        readers = sampler.readers_event(event, self.rounds, self.max_participations)
-        server = sampler.server_event(event, self.rounds, self.max_participations)
-        trusted = self.mechanism == "gaussian"
-        return Epsilons(
-            epsilon(readers, delta=self.delta), math.inf if trusted else epsilon(server, delta=self.delta)
-        )
+        sampler = self.sampler()
+        event = self.event(self.noise_multiplier) if self.release is None else self._released(sampler)
+        cost = epsilon if self.accountant == "pld" else _renyi_epsilon
+        readers = cost(sampler.readers_event(event, self.rounds, self.max_participations), delta=self.delta)
+        if self.mechanism == "gaussian":
+            return Epsilons(readers, math.inf)
+        server = cost(sampler.server_event(event, self.rounds, self.max_participations), delta=self.delta)
+        return Epsilons(min(readers, server), server)
+
+    def _released(self, sampler: PaddedPoisson) -> NoiseEvent:
+        release: Any = self.release
+        event: NoiseEvent = release(sampler, self.noise_multiplier)
+        return event
 
     def event(self, noise_multiplier: float) -> NoiseEvent:
         if self.mechanism == "gaussian":
@@ -185,7 +218,11 @@ class _Setting:
             server_epsilon=self.server_epsilon,
             max_participations=self.max_participations,
         )
-        return calibrate(privacy, self.sampler(), self.rounds, event=self.event)
+        if self.mechanism == "skellam":
+            release, sampler = self.release, self.sampler()
+            event = self.event if release is None else lambda noise: release(sampler, noise)
+            return calibrate(privacy, sampler, self.rounds, event=event)
+        return calibrate(privacy, self.sampler(), self.rounds)  # As a run calibrates itself.
 
     def _kept_with(self, name: str) -> Callable[[Any], bool]:
         def kept(value: Any) -> bool:
@@ -233,6 +270,23 @@ def _smallest_delta(holds: Callable[[float], bool]) -> float | None:
         middle = (low + high) / 2
         low, high = (low, middle) if holds(math.exp(middle)) else (middle, high)
     return math.exp(high)
+
+
+def _renyi_epsilon(cost: Composed, *, delta: float) -> float:
+    """Epsilon by dp-accounting's Renyi accountant and its orders: for comparison with figures published with it."""
+    import dp_accounting
+    from dp_accounting.rdp import RdpAccountant
+
+    if cost.count == 0:
+        return 0.0
+    step, rate = (cost.step.event, cost.step.rate) if isinstance(cost.step, Poisson) else (cost.step, 1.0)
+    if not isinstance(step, Gaussian):
+        raise UnsupportedEvent(f"The Renyi accountant is offered for Gaussian noise, not for {step!r}.")
+    slack = cost.count * step.slack
+    event = dp_accounting.GaussianDpEvent(step.noise_multiplier)
+    sampled = dp_accounting.PoissonSampledDpEvent(rate, event) if rate < 1 else event
+    accountant = RdpAccountant().compose(sampled, cost.count)
+    return float(accountant.get_epsilon(delta * math.exp(-slack))) + 2 * slack
 
 
 def _finite(value: float) -> float | None:

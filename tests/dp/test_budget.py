@@ -2,12 +2,15 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from dp.budget import MECHANISMS, plan
 from dp.errors import ParameterError
+from dp.events import Gaussian
 
+KNOWN = json.loads((Path(__file__).parents[1] / "vectors" / "budget_plans.json").read_text())["plans"]
 DEMO = {"population": 3000, "cohort": 300, "rounds": 50, "delta": 1e-5, "noise_multiplier": 1.5}
 
 
@@ -59,9 +62,9 @@ def test_a_large_delta_is_warned_about():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"rounds": None}, "rounds, epsilon is left out"),
+        ({"rounds": None}, "rounds, epsilon are left out"),
         ({"readers_epsilon": 2.0}, "nothing is left out"),
-        ({"rounds": None, "delta": None, "readers_epsilon": 2.0}, "rounds, delta is left out"),
+        ({"rounds": None, "delta": None, "readers_epsilon": 2.0}, "rounds, delta are left out"),
         ({"mechanism": "laplace"}, "choose one of discrete_gaussian"),
         ({"mechanism": "gaussian", "noise_multiplier": None, "server_epsilon": 2.0}, "infinite"),
         ({"rounds": None, "readers_epsilon": 1e-3}, "No rounds keeps epsilon at 0.001 against readers"),
@@ -73,8 +76,41 @@ def test_a_large_delta_is_warned_about():
         ({"rounds": -1}, "rounds"),
         ({"dimension": 0}, "dimension"),
         ({"noise_multiplier": None, "readers_epsilon": -1.0}, "readers_epsilon"),
+        ({"accountant": "moments"}, "choose one of pld, rdp"),
+        ({"accountant": "rdp", "mechanism": "skellam"}, "its own Renyi bound"),
+        ({"accountant": "rdp", "rounds": None, "readers_epsilon": 2.0}, "solves for nothing"),
     ],
 )
 def test_impossible_plans_are_refused_in_a_sentence(changes, says):
     with pytest.raises(ParameterError, match=says):
         plan(**{**DEMO, **changes})
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: f"{known['accountant']}-{known['observer']}")
+def test_thirty_known_plans_are_met_with_the_accountant_of_their_source(known):
+    """Published figures within their rounding, the others within 1e-3 of an engine that is not ours."""
+    names = (
+        "population",
+        "cohort",
+        "rounds",
+        "noise_multiplier",
+        "delta",
+        "max_participations",
+        "accountant",
+    )
+    # Papers account for the central Gaussian.
+    mechanism = "gaussian" if known["accountant"] == "rdp" else "discrete_gaussian"
+    answer = plan(**{name: known[name] for name in names}, mechanism=mechanism)
+    assert answer["epsilon"][known["observer"]] == pytest.approx(known["epsilon"], abs=known["tolerance"])
+
+
+def test_a_callers_own_event_is_what_is_charged():
+    """A caller that has planned its encoding says what a release costs; twice the noise costs what twice the z does."""
+    twice = plan(**DEMO, release=lambda sampler, noise: Gaussian(2 * noise))
+    assert twice["epsilon"] == pytest.approx(plan(**{**DEMO, "noise_multiplier": 3.0})["epsilon"], abs=1e-6)
+
+
+def test_readers_never_cost_more_than_the_server():
+    """Readers see less: with everybody in every round, and a cap, the server's bound is theirs, too."""
+    answer = plan(**{**DEMO, "cohort": 3000}, max_participations=5)
+    assert answer["epsilon"]["readers"] == answer["epsilon"]["server"]
