@@ -28,7 +28,7 @@ from fedavg.secure_aggregation import SecureAggregation, refuse_weak
 
 __all__ = ["DROPOUT_STAGES", "AggregationPlan", "Record", "RoundSum", "SecureAggregation"]
 
-# The stages of a semi-honest round at which a client may fall silent; from "unmask" on its input is in the sum.
+# The stages at which the simulator silences clients; from "unmask" on its input is in the sum.
 DROPOUT_STAGES = ("advertise", "share", "masked_input", "unmask")
 
 Record = Callable[[str, int, bytes], None]  # (stage, sender, what the server received)
@@ -193,13 +193,15 @@ class AggregationPlan:
         if not self.secure.masked:
             total, revealed, survivors = self._ideal(values, clients, dropouts, number, entropy)
             return self.open(total, survivors, revealed=revealed, keystream=keystream, memory=memory)
+        identities = self._simulated_identities(clients)
         result = secagg.run_round(
-            self.protocol(number, model_hash),
+            self.protocol(number, model_hash, secagg.IdentityRoster.of(identities) if identities else None),
             clients,
             lambda client, *seeds: {"values": masked_input(client, *seeds)},
             dropouts=dropouts,
             entropy=entropy.protocol("round", number),
             record=record,
+            identities=identities,
             rule=self.rule(),
         )
         revealed = [(part, seed) for parts in result.revealed.values() for part, seed in parts.items()]
@@ -212,8 +214,15 @@ class AggregationPlan:
             memory=memory,
         )
 
-    def protocol(self, number: int, model_hash: bytes) -> secagg.RoundParameters:
+    def protocol(
+        self, number: int, model_hash: bytes, roster: secagg.IdentityRoster | None = None
+    ) -> secagg.RoundParameters:
         """The round's parameters as the protocol sees them.
+
+        Args:
+            number: Round number, never used before.
+            model_hash: 32 bytes naming what was broadcast.
+            roster: Against a malicious server: the identities that every client trusts.
 
         Raises:
             secagg.ParameterError: no graph withstands what is asked for, or the given one does not.
@@ -224,7 +233,9 @@ class AggregationPlan:
             vectors=(secagg.Vector("values", self.encoding.dimension, self.modulus_bits),),
             dropout=secure.dropout,
             corruption=secure.corruption,
-            graph=secure.graph,
+            graph="complete" if secure.adversary == "malicious" else secure.graph,
+            adversary=secure.adversary,
+            roster_hash=b"" if roster is None else roster.hash,
             neighbours=secure.neighbours,
             threshold=secure.threshold,
             minimum_survivors=self.minimum_survivors,
@@ -239,6 +250,15 @@ class AggregationPlan:
         if secure.neighbours is not None or secure.threshold is not None:
             refuse_weak(parameters)
         return parameters
+
+    def check_graph(self) -> None:
+        """Refuse settings of the masks that no graph withstands, before anything is charged.
+
+        Raises:
+            secagg.ParameterError: says which.
+        """
+        anybody = self._simulated_identities((0,))
+        self.protocol(0, bytes(32), secagg.IdentityRoster.of(anybody) if anybody else None)
 
     def rule(self) -> secagg.RevealRule | None:
         """Which parts of the noise are taken off: by how many of the planned cohort are missing, nothing else."""
@@ -281,6 +301,12 @@ class AggregationPlan:
             release = mechanism.start(memory)
             values, state = release.next(values, keystream or dp.Keystream()), release.state
         return RoundSum(self.encoding.read(values), survivors, bytes_up, state)
+
+    def _simulated_identities(self, clients: Sequence[int]) -> Mapping[int, secagg.Identity] | None:
+        """Signing keys for a cohort that is played in one process; a deployment has its own, and its own roster."""
+        if self.secure.adversary == "semi_honest":
+            return None
+        return {client: secagg.Identity.generate() for client in clients}
 
     @property
     def _seeds(self) -> int:

@@ -26,6 +26,7 @@ from typing import Any
 import dp
 import secagg
 from fedavg.aggregation import DROPOUT_STAGES, AggregationPlan, Record, SecureAggregation
+from fedavg.backends import Backend, Local
 from fedavg.checkpoint import RunFolder
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
@@ -124,6 +125,7 @@ class Federation:
         ledger: str | Path | None = None,
         resume: bool = False,
         record: Record | None = None,
+        backend: Backend | None = None,
         task: str = "fedavg",
     ) -> None:
         self.clients = ClientData.of(clients)
@@ -155,6 +157,7 @@ class Federation:
             optimizer=server_optimizer or sgd(),
             expected_contributors=self.sampler.expected,
             client_log=self._log_failure,
+            backend=backend or Local(),
         )
         self._open(folder, ledger, resume)
 

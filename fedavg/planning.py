@@ -81,7 +81,7 @@ class RunPlan:
         event = (lambda z: rounds_with(z).mechanism.event) if special else None
         aggregation = rounds_with(dp.calibrate(privacy, sampler, rounds=rounds, event=event))
         if secure.masked:
-            aggregation.protocol(0, bytes(32))  # Infeasible graphs are refused here.
+            aggregation.check_graph()
         accountant = dp.RunAccountant(aggregation.mechanism, sampler, privacy, rounds)
         return cls(sampler, layout, aggregation, accountant)
 

@@ -10,7 +10,7 @@ what a client's vector holds (`fedavg.layout`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,17 +19,16 @@ from numpy.typing import NDArray
 
 import dp
 from fedavg.aggregation import AggregationPlan, Record, RoundSum
+from fedavg.backends import Backend
 from fedavg.client_data import ClientData
+from fedavg.client_work import ClientLog, ClientWork
 from fedavg.entropy import RunEntropy
-from fedavg.errors import StepError
-from fedavg.layout import Contribution, Layout
+from fedavg.layout import Layout
 from fedavg.pytree import Tree
 from fedavg.server_optimizers import OptimizerState, ServerOptimizer
-from fedavg.step import Step, run_step
+from fedavg.step import Step
 
-__all__ = ["ClientLog", "FederatedAveraging", "RoundOutcome", "ServerState"]
-
-ClientLog = Callable[[Any, str], None]  # (client id, cause): written on the client, read by nobody else
+__all__ = ["FederatedAveraging", "RoundOutcome", "ServerState"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ class FederatedAveraging:
     optimizer: ServerOptimizer
     expected_contributors: float
     client_log: ClientLog
+    backend: Backend
 
     def initialize(self) -> ServerState:
         """The state before the first round."""
@@ -115,14 +115,13 @@ class FederatedAveraging:
             secagg.TooFewClients: more dropped out than tolerated; nothing was released.
         """
         contributes = dict(zip(draw.invited.tolist(), draw.contributes.tolist(), strict=True))
-
-        def values(position: int) -> Mapping[str, NDArray[Any]]:
-            done = self._train(state, clients, position) if contributes[position] else "padding"
-            return self.layout.values(done, clip=state.clip)
-
+        work = ClientWork(
+            self.step, self.layout, clients, state.weights, state.clip, contributes, self.client_log
+        )
         plan = self.plan if state.clip is None else self.plan.rescaled({"update": state.clip})
-        result = plan.sum_round(
-            values,
+        result = self.backend.sum_round(
+            plan,
+            work,
             clients=list(contributes),
             number=number,
             model_hash=self.model_hash(state),
@@ -138,21 +137,6 @@ class FederatedAveraging:
         clip = self.layout.next_clip(state.clip, result.sums)
         after = ServerState(weights, optimizer, state.rounds + 1, clip, result.memory)
         return after, self._outcome(result, state.clip)
-
-    def _train(self, state: ServerState, clients: ClientData, position: int) -> Contribution:
-        client_id = clients.client_ids[position]
-        try:
-            # Fetching is part of the client's own work: whatever fails there concerns this client alone, too.
-            return run_step(
-                lambda weights, _: self.step(weights, clients.for_client(client_id)),
-                self.layout.spec,
-                state.weights,
-                None,
-                metrics=self.layout.metrics,
-            )
-        except StepError as error:
-            self.client_log(client_id, str(error))
-            return "failed"
 
     def _outcome(self, result: RoundSum, clip: float | None) -> RoundOutcome:
         contributed, failed, *sums = result.sums["scalars"].tolist()

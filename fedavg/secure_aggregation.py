@@ -27,6 +27,8 @@ class SecureAggregation:
         graph: "sparse", "complete", or "auto": sparse where feasible with fewer than half the cohort as neighbours.
         neighbours: Neighbours of each client (sparse graph only); chosen from the rest when None.
         threshold: Shares that unmask; chosen from the rest when None.
+        adversary: "semi_honest" is a server that follows the protocol; "malicious" one that does not: clients then
+            check identities and agree on the sets before they unmask (complete graph only).
         modulus_bits: Bits of the ring, at most 62; the fewest that hold the worst sum when None.
         excess_noise: "keep" leaves in the sum what shares sized for the most dropouts hold too much when fewer
             drop out; "remove" takes it off again, by seeds that clients share (`dp.RemovableDiscreteGaussian`).
@@ -39,6 +41,7 @@ class SecureAggregation:
     graph: Literal["auto", "sparse", "complete"] = "auto"
     neighbours: int | None = None
     threshold: int | None = None
+    adversary: Literal["semi_honest", "malicious"] = "semi_honest"
     modulus_bits: int | None = None
     excess_noise: Literal["keep", "remove"] = "keep"
     compression: Literal["none", "rotation"] = "none"
@@ -56,9 +59,15 @@ class SecureAggregation:
             "graph": ("auto", "sparse", "complete"),
             "excess_noise": ("keep", "remove"),
             "compression": ("none", "rotation"),
+            "adversary": ("semi_honest", "malicious"),
         }.items():
             if getattr(self, name) not in choices:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        if self.adversary == "malicious" and self.graph == "sparse":
+            raise ParameterError(
+                "graph is 'sparse' and adversary is 'malicious'; there a server may split the sum, and fewer honest"
+                " clients would stand in it than are counted: use graph='complete'"
+            )
         if self.one_draw and (self.masked or self.excess_noise == "remove"):
             raise ParameterError("one_draw is for SecureAggregation.ideal() with excess_noise='keep' only")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import dp
 from fedavg.aggregation import Record, SecureAggregation
+from fedavg.backends import Backend
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
 from fedavg.errors import RoundAborted
@@ -41,6 +42,7 @@ def train(
     ledger: str | Path | None = None,
     resume: bool = False,
     record: Record | None = None,
+    backend: Backend | None = None,
     task: str = "fedavg",
 ) -> Result:
     """Train over clients so that the server only ever receives masked vectors whose sum is already noised.
@@ -69,6 +71,7 @@ def train(
         ledger: Another place for the ledger.
         resume: Continue the run in `folder`, if it holds one.
         record: Called with (stage, sender, bytes) for all that the server receives.
+        backend: Where the clients are played; in this process by default.
         task: What the run is for: a name of step and data, which a resumed run must share.
 
     Returns:
@@ -98,6 +101,7 @@ def train(
         ledger=ledger,
         resume=resume,
         record=record,
+        backend=backend,
         task=task,
     )
     aborts = 0

@@ -528,3 +528,16 @@ def test_readers_never_cost_more_than_the_server():
     privacy = replace(PRIVACY, max_participations=1)
     result = train(step, CLIENTS, **settings(rounds=10, privacy=privacy, secure=SecureAggregation.ideal()))
     assert result.statement.readers.epsilon <= result.statement.server.epsilon
+
+
+def test_against_a_malicious_server_the_sums_are_the_same_and_clients_check_each_other():
+    """Five stages instead of four, signed keys, a complete graph; the released bits do not change."""
+    stages = []
+    settled = SecureAggregation(dropout=0.2, corruption=0.0, adversary="malicious")
+    chosen = settings(rounds=1, simulated_dropout=0.1)
+    checked = train(step, CLIENTS, **chosen, secure=settled, record=lambda stage, *_: stages.append(stage))
+    plain = train(step, CLIENTS, **chosen, secure=SecureAggregation.ideal(dropout=0.2, corruption=0.0))
+    assert_same_weights(checked.weights, plain.weights)
+    assert set(stages) == {"advertise", "share", "masked_input", "consistency", "unmask"}
+    with pytest.raises(fedavg.ParameterError, match="split the sum"):
+        SecureAggregation(adversary="malicious", graph="sparse")
