@@ -49,5 +49,5 @@ $(VENV)/.stamp-demo: pyproject.toml .ci/constraints.txt | $(BIN)/python
 
 $(VENV)/.stamp-test: pyproject.toml .ci/constraints.txt | $(BIN)/python
 	@echo "Installing Veilsum and its test tools into $(VENV) (once) ..."
-	$(PIP) --editable ".[report,torch,keras,jax,sklearn,dev]"
+	$(PIP) --editable ".[report,torch,keras,jax,sklearn,ray,flower,hdf5,images,dev]"
 	@touch $@ $(VENV)/.stamp-demo
