@@ -2,7 +2,11 @@
 
 The averaged client update plays the gradient's part (with its sign already turned), so `learning_rate=1.0` and no
 momentum is plain FedAvg (McMahan et al. 2017). The averages that come in are already noised: whatever is computed
-here is post-processing and costs no privacy.
+here is post-processing and costs no privacy. The same pairs serve as client optimizers of functional models, where the
+negative gradient comes in.
+
+A learning rate is a number or a schedule: a function from the number of updates made so far (0, 1, ...) to a number,
+such as those of `optax`.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ from numpy.typing import NDArray
 
 from fedavg.errors import ParameterError
 
-__all__ = ["OptimizerState", "ServerOptimizer", "adagrad", "adam", "sgd", "yogi"]
+__all__ = ["OptimizerState", "Schedule", "ServerOptimizer", "adagrad", "adam", "sgd", "yogi"]
 
 OptimizerState = Mapping[str, NDArray[Any]]
+Schedule = Callable[[int], Any]
 _SecondMoment = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 
@@ -31,11 +36,11 @@ class ServerOptimizer:
     update: Callable[[OptimizerState, NDArray[Any], NDArray[Any]], tuple[OptimizerState, NDArray[Any]]]
 
 
-def sgd(*, learning_rate: float = 1.0, momentum: float = 0.0) -> ServerOptimizer:
+def sgd(*, learning_rate: float | Schedule = 1.0, momentum: float = 0.0) -> ServerOptimizer:
     """Step along the averaged update, with heavy-ball momentum.
 
     Args:
-        learning_rate: Server step size, positive; 1.0 is FedAvg's.
+        learning_rate: Server step size, positive, or a schedule; 1.0 is FedAvg's.
         momentum: Share of the last step kept, in [0, 1).
 
     Raises:
@@ -49,31 +54,33 @@ def sgd(*, learning_rate: float = 1.0, momentum: float = 0.0) -> ServerOptimizer
     >>> optimizer.update(state, weights, np.ones(2))[1]
     array([2.5, 2.5])
     """
-    if not 0 < learning_rate < np.inf:
-        raise ParameterError(f"the server learning rate is {learning_rate}; give a positive finite number")
+    rate = _Rate.of(learning_rate)
     if not 0 <= momentum < 1:
         raise ParameterError(
             f"the server momentum is {momentum}; give a number from 0 up to, not including, 1"
         )
 
     def initialize(size: int, dtype: Any) -> OptimizerState:
-        return {"velocity": np.zeros(size, dtype)} if momentum else {}
+        return {**({"velocity": np.zeros(size, dtype)} if momentum else {}), **rate.start()}
 
     def update(
         state: OptimizerState, weights: NDArray[Any], average: NDArray[Any]
     ) -> tuple[OptimizerState, NDArray[Any]]:
         velocity = momentum * state["velocity"] + average if momentum else average
-        moved = (weights + learning_rate * velocity).astype(weights.dtype, copy=False)
-        return ({"velocity": velocity.astype(weights.dtype, copy=False)} if momentum else {}), moved
+        moved = (weights + rate.at(state) * velocity).astype(weights.dtype, copy=False)
+        kept = {"velocity": velocity.astype(weights.dtype, copy=False)} if momentum else {}
+        return {**kept, **rate.next(state)}, moved
 
-    return ServerOptimizer(f"sgd(learning_rate={learning_rate}, momentum={momentum})", initialize, update)
+    return ServerOptimizer(f"sgd(learning_rate={rate.name}, momentum={momentum})", initialize, update)
 
 
-def adagrad(*, learning_rate: float, epsilon: float = 1e-3, initial: float = 0.0) -> ServerOptimizer:
+def adagrad(
+    *, learning_rate: float | Schedule, epsilon: float = 1e-3, initial: float = 0.0
+) -> ServerOptimizer:
     """FedAdagrad: each coordinate's step shrinks with the root of its summed squared averages.
 
     Args:
-        learning_rate: Server step size, positive.
+        learning_rate: Server step size, positive, or a schedule.
         epsilon: Added to the root, positive (tau in the paper).
         initial: Where the sum of squares starts, at least 0.
 
@@ -82,31 +89,31 @@ def adagrad(*, learning_rate: float, epsilon: float = 1e-3, initial: float = 0.0
 
     Source: Reddi et al. 2021 (2003.00295), Algorithm 2.
     """
-    _positive("learning rate", learning_rate)
+    rate = _Rate.of(learning_rate)
     _positive("epsilon", epsilon)
     if not 0 <= initial < np.inf:
         raise ParameterError(f"the initial sum of squares is {initial}; give a finite number, at least 0")
 
     def initialize(size: int, dtype: Any) -> OptimizerState:
-        return {"squares": np.full(size, initial, dtype)}
+        return {"squares": np.full(size, initial, dtype), **rate.start()}
 
     def update(
         state: OptimizerState, weights: NDArray[Any], average: NDArray[Any]
     ) -> tuple[OptimizerState, NDArray[Any]]:
         squares = state["squares"] + average**2
-        moved = weights + learning_rate * average / (np.sqrt(squares) + epsilon)
-        return {"squares": squares}, moved.astype(weights.dtype, copy=False)
+        moved = weights + rate.at(state) * average / (np.sqrt(squares) + epsilon)
+        return {"squares": squares, **rate.next(state)}, moved.astype(weights.dtype, copy=False)
 
-    return ServerOptimizer(f"adagrad({learning_rate}, {epsilon}, {initial})", initialize, update)
+    return ServerOptimizer(f"adagrad({rate.name}, {epsilon}, {initial})", initialize, update)
 
 
 def adam(
-    *, learning_rate: float, beta1: float = 0.9, beta2: float = 0.99, epsilon: float = 1e-3
+    *, learning_rate: float | Schedule, beta1: float = 0.9, beta2: float = 0.99, epsilon: float = 1e-3
 ) -> ServerOptimizer:
     """FedAdam, with the bias correction of Kingma and Ba 2015 (as `optax.adam`).
 
     Args:
-        learning_rate: Server step size, positive.
+        learning_rate: Server step size, positive, or a schedule.
         beta1: Decay of the mean of averages, in [0, 1).
         beta2: Decay of the mean of squares, in [0, 1).
         epsilon: Added to the root, positive (tau in the paper).
@@ -120,12 +127,12 @@ def adam(
 
 
 def yogi(
-    *, learning_rate: float, beta1: float = 0.9, beta2: float = 0.99, epsilon: float = 1e-3
+    *, learning_rate: float | Schedule, beta1: float = 0.9, beta2: float = 0.99, epsilon: float = 1e-3
 ) -> ServerOptimizer:
     """FedYogi: as `adam`, but the mean of squares moves by a signed step, so it forgets no faster than it learns.
 
     Args:
-        learning_rate: Server step size, positive.
+        learning_rate: Server step size, positive, or a schedule.
         beta1: Decay of the mean of averages, in [0, 1).
         beta2: Decay of the mean of squares, in [0, 1).
         epsilon: Added to the root, positive (tau in the paper).
@@ -141,10 +148,15 @@ def yogi(
 
 
 def _moments(
-    name: str, learning_rate: float, beta1: float, beta2: float, epsilon: float, second: _SecondMoment
+    name: str,
+    learning_rate: float | Schedule,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    second: _SecondMoment,
 ) -> ServerOptimizer:
     """Adam's frame around a rule for the second moment."""
-    _positive("learning rate", learning_rate)
+    rate = _Rate.of(learning_rate)
     _decay("beta1", beta1)
     _decay("beta2", beta2)
     _positive("epsilon", epsilon)
@@ -164,11 +176,44 @@ def _moments(
         squares = second(state["squares"], average**2)
         unbiased = mean / (1 - beta1**count)
         root = np.sqrt(squares / (1 - beta2**count)) + epsilon
-        moved = (weights + learning_rate * unbiased / root).astype(weights.dtype, copy=False)
+        moved = (weights + rate.at(state) * unbiased / root).astype(weights.dtype, copy=False)
         kept = {"mean": mean.astype(weights.dtype), "squares": squares.astype(weights.dtype), "count": count}
         return kept, moved
 
-    return ServerOptimizer(f"{name}({learning_rate}, {beta1}, {beta2}, {epsilon})", initialize, update)
+    return ServerOptimizer(f"{name}({rate.name}, {beta1}, {beta2}, {epsilon})", initialize, update)
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """A learning rate: one number, or a schedule over the updates that the optimizer's state counts."""
+
+    schedule: Schedule
+    constant: bool
+    name: str
+
+    @classmethod
+    def of(cls, rate: float | Schedule) -> _Rate:
+        if callable(rate):
+            return cls(rate, False, getattr(rate, "__qualname__", type(rate).__qualname__))
+        _positive("learning rate", rate)
+        return cls(lambda _: rate, True, str(rate))
+
+    def start(self) -> OptimizerState:
+        """What the state needs to know where in the schedule it stands."""
+        return {} if self.constant else {"updates": np.zeros((), np.int64)}
+
+    def next(self, state: OptimizerState) -> OptimizerState:
+        """The same after one more update."""
+        return {} if self.constant else {"updates": state["updates"] + 1}
+
+    def at(self, state: OptimizerState) -> float:
+        """The rate now; a schedule's value is checked when it is used."""
+        value = float(self.schedule(0 if self.constant else int(state["updates"])))
+        if not 0 <= value < np.inf:
+            raise ParameterError(
+                f"the schedule gives the learning rate {value}; it must stay finite, at least 0"
+            )
+        return value
 
 
 def _positive(name: str, value: float) -> None:

@@ -1,0 +1,25 @@
+"""Federated processes shaped like TensorFlow Federated's: pure `initialize` and `next`, one file for each concern."""
+
+from __future__ import annotations
+
+from fedavg.processes.builders import (
+    build_fed_sgd,
+    build_unweighted_fed_avg,
+    build_weighted_fed_avg,
+    build_weighted_fed_prox,
+)
+from fedavg.processes.private_sum import PrivateSum, private_sum
+from fedavg.processes.process import FederatedProcess, ModelWeights, ProcessState, RoundOutput
+
+__all__ = [
+    "FederatedProcess",
+    "ModelWeights",
+    "PrivateSum",
+    "ProcessState",
+    "RoundOutput",
+    "build_fed_sgd",
+    "build_unweighted_fed_avg",
+    "build_weighted_fed_avg",
+    "build_weighted_fed_prox",
+    "private_sum",
+]

@@ -1,0 +1,402 @@
+"""`private_sum`: the aggregator of private processes. Clipped, noised, masked sums; charged before anybody is invited.
+
+A process's `next` is a pure function of state and data, save for two things that must not be: the noise is fresh every
+time, and the *ledger lives here*, not in the state. So a round replayed from an old state is charged again, as it
+must be: its noise is new, and both results are out.
+
+Who takes part decides what may be claimed:
+
+* given a *list* of clients' data, the caller chose them. Nothing about who took part can be taken as secret, so
+  readers get no amplification by sampling: their epsilon is the server's;
+* given the whole population as a `ClientData` (with `population=`), the library draws a padded Poisson cohort itself,
+  and readers get the amplified epsilon.
+
+Not here: the sum itself (`fedavg.aggregation`), the outer loop with checkpoints (`fedavg.Federation`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+import secagg
+from fedavg.aggregation import AggregationPlan, SecureAggregation
+from fedavg.client_data import ClientData
+from fedavg.entropy import RunEntropy
+from fedavg.errors import ParameterError, RoundAborted, StepError
+from fedavg.model import EXAMPLES
+from fedavg.processes.collecting import Collected, Content, Work
+from fedavg.weighting import BoundedExamples
+
+__all__ = ["PrivateSum", "private_sum"]
+
+_client_logger = logging.getLogger("fedavg.client")
+_operator_logger = logging.getLogger("fedavg.operator")
+_COUNTS = ("contributed", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateSum:
+    """What `private_sum` returns: settings that processes make their aggregators from, each with its own ledger."""
+
+    privacy: dp.Privacy
+    clip: float
+    rounds: int
+    cohort_size: int
+    population: int | None
+    weights: BoundedExamples | None
+    weight_share: float
+    secure: SecureAggregation
+    ledger: Path | None
+    entropy: RunEntropy = field(repr=False)
+
+    def create(self, content: Content) -> PrivateAggregator:
+        """An aggregator for vectors of this content.
+
+        Raises:
+            ParameterError, dp.ParameterError, secagg.ParameterError: settings that cannot keep the promise.
+            dp.LedgerError: the ledger cannot be used, or is another run's.
+        """
+        if content.counted and self.weights is None:
+            raise ParameterError(
+                "examples are counted here, for weights or metrics, and nothing bounds how many one client has; give"
+                " private_sum(..., most_examples=M): a client counts for M examples at most"
+            )
+        return PrivateAggregator(self, content)
+
+    @property
+    def sampler(self) -> dp.Sampler:
+        """Who takes part: a padded Poisson draw of the library's own, or everybody that the caller passes."""
+        if self.population is None:
+            return dp.FixedOrder(population=self.cohort_size, expected=self.cohort_size)
+        return dp.PaddedPoisson(population=self.population, expected=self.cohort_size)
+
+
+def private_sum(
+    privacy: dp.Privacy,
+    *,
+    rounds: int,
+    cohort_size: int,
+    population: int | None = None,
+    most_examples: int | None = None,
+    least_share: float = 0.1,
+    weight_share: float = 0.04,
+    secure: SecureAggregation | None = None,
+    ledger: str | Path | None = None,
+    entropy: RunEntropy | None = None,
+) -> PrivateSum:
+    """Sums of clipped and noised vectors under masks: what `model_aggregator=` takes to be private.
+
+    Guarantee: everything that a client sends, update, weight, counts and metrics, is in one clipped and noised vector
+    per round; `process.statement()` says what that is worth against readers and against the server, and to whom not.
+
+    Args:
+        privacy: The promise; unit one client.
+        rounds: How many are planned; the noise is calibrated to them.
+        cohort_size: How many clients `next` is given in each round; with `population`, how many are drawn on average.
+        population: Number of clients of the `ClientData` that `next` is given, from which the library then draws; None
+            where the caller passes a list.
+        most_examples: From how many examples on a client counts fully, in weights and metrics; public.
+        least_share: Public floor of denominators, as a share of what a full cohort comes to, in (0, 1].
+        weight_share: Share of the squared joint norm that the weight takes in weighted averaging, in (0, 1).
+        secure: How the sum is taken; `SecureAggregation()` by default, `.ideal()` for sweeps without cryptography.
+        ledger: File that keeps what was spent, one for each process; in memory when None.
+        entropy: `RunEntropy.seeded(n)` for a repeatable simulation without guarantee; the operating system by default.
+
+    Raises:
+        ParameterError: a value is out of its range, or an option that only `fedavg.train` has.
+
+    >>> promise = dp.Privacy(noise_multiplier=1.0, delta=1e-5, l2_clip_norm=0.5)
+    >>> private_sum(promise, rounds=10, cohort_size=30).sampler.cohort_size
+    30
+    """
+    clip = privacy.l2_clip_norm
+    if privacy.clip_quantile is not None or isinstance(clip, Mapping):
+        raise ParameterError(
+            "processes clip every update to one fixed l2_clip_norm; give one number, or use fedavg.train for bounds"
+            " that adapt or differ by layer"
+        )
+    if privacy.mechanism == "central_matrix":
+        raise ParameterError("processes draw fresh noise every round; use fedavg.train for central_matrix")
+    if privacy.max_participations is not None and population is None:
+        raise ParameterError(
+            f"max_participations is {privacy.max_participations}, and nobody can count who takes part in lists that the"
+            " caller chooses; give population= and pass the whole ClientData, or leave the cap out"
+        )
+    for name, count in (("rounds", rounds), ("cohort_size", cohort_size)):
+        if count < 1:
+            raise ParameterError(f"{name} is {count}; give at least 1")
+    if not 0 < weight_share < 1 - privacy.metrics_share:
+        raise ParameterError(
+            f"weight_share is {weight_share}; give a share above 0 that leaves room for the update"
+        )
+    return PrivateSum(
+        privacy=privacy,
+        clip=float(clip),
+        rounds=rounds,
+        cohort_size=cohort_size,
+        population=population,
+        weights=None if most_examples is None else BoundedExamples(most_examples, least_share),
+        weight_share=weight_share,
+        secure=secure or SecureAggregation(),
+        ledger=None if ledger is None else Path(ledger),
+        entropy=entropy or RunEntropy(),
+    )
+
+
+class PrivateAggregator:
+    """One process's rounds: plan, ledger, counts of who was drawn."""
+
+    def __init__(self, settings: PrivateSum, content: Content) -> None:
+        self.settings, self.content = settings, content
+        self.sampler = settings.sampler
+        self.plan = AggregationPlan.choose(
+            _blocks(settings, content),
+            cohort=self.sampler.cohort_size,
+            privacy=settings.privacy,
+            noise_multiplier=_noise_multiplier(settings),
+            secure=settings.secure,
+            task=content.task,
+        )
+        if settings.secure.masked:
+            self.plan.protocol(0, bytes(32))  # Infeasible graphs are refused before anything is charged.
+        self.ledger = dp.Ledger.attach(
+            settings.ledger,
+            accountant=dp.RunAccountant(self.plan.mechanism, self.sampler, settings.privacy, settings.rounds),
+            run={
+                "task": content.task,
+                "plan": self.plan.canonical().hex(),
+                "population": settings.population,
+                "cohort": settings.cohort_size,
+                "seeded": settings.entropy.is_seeded,
+                "masked": settings.secure.masked,
+            },
+        )
+        self._begun = self.ledger.charged > 0
+        self._people: tuple[Sequence[Any], dp.Participations] | None = None
+
+    def statement(self) -> dp.Statements:
+        """Both statements for everything charged so far."""
+        settings = self.settings
+        made = dp.statements(
+            self.ledger.spent(),
+            mechanism=self.plan.mechanism,
+            sampler=self.sampler,
+            privacy=settings.privacy,
+            minimum_survivors=self.plan.minimum_survivors,
+            charged=self.ledger.charged,
+            aborted=self.ledger.aborted,
+            seeded=settings.entropy.is_seeded,
+            masked=settings.secure.masked,
+        )
+        if settings.population is not None:
+            return made
+        chosen = (
+            f"the caller chose the {settings.cohort_size} clients of each round, so who took part is not taken as"
+            " secret and there is no amplification by sampling; no client stands twice in a round"
+        )
+        readers = replace(made.readers, assumptions=(chosen, *made.readers.assumptions[1:]))
+        return replace(made, readers=readers)
+
+    def collect(self, work: Work, data: Any, *, model_hash: bytes) -> Collected:
+        """Charge, draw where the library draws, run the clients, sum.
+
+        Raises:
+            ParameterError: not the clients that were planned for; nothing was charged.
+            dp.BudgetExceeded: the round would pass a budget; nothing was charged.
+            RoundAborted: no sum came of it; says whether it stays charged.
+        """
+        clients = self._clients(data)
+        number = self.ledger.reserve(timestamp=time.time())
+        drawn, fetch = self._drawn(number, clients)
+
+        def values(position: int) -> Mapping[str, NDArray[Any]]:
+            return self._values(work, partial(fetch, position)) if drawn[position] else self.plan.zeros()
+
+        unmasking = _Unmasking()
+        try:
+            result = self.plan.sum_round(
+                values,
+                clients=list(drawn),
+                number=number,
+                model_hash=model_hash,
+                dropouts={},
+                entropy=self.settings.entropy,
+                record=unmasking,
+            )
+        except secagg.SecAggError as error:
+            raise self._aborted(number, error, charged=unmasking.answered) from error
+        self.ledger.settle(number, survivors=result.survivors, model_hash=model_hash, timestamp=time.time())
+        return self._collected(result.sums, result.survivors, result.bytes_up_per_client)
+
+    def _clients(self, data: Any) -> ClientData:
+        """The clients as they were planned for, or a refusal."""
+        settings = self.settings
+        if settings.population is not None:
+            if not isinstance(data, ClientData) or len(data) != settings.population:
+                raise ParameterError(
+                    f"the federated data is {_described(data)}; the plan draws from a ClientData of all"
+                    f" {settings.population} clients: pass that, or leave population= out to choose clients yourself"
+                )
+            return data
+        if (
+            isinstance(data, ClientData)
+            or not isinstance(data, list | tuple)
+            or len(data) != settings.cohort_size
+        ):
+            raise ParameterError(
+                f"the federated data is {_described(data)}; the plan is for a list of {settings.cohort_size} clients'"
+                " data in each round, no more and no fewer, for the noise comes from the clients: pass as many, or give"
+                " population= for the library to draw from a ClientData"
+            )
+        if len({id(client) for client in data}) < len(data):
+            raise ParameterError("one client's data stands twice in the list; give each client once")
+        return ClientData.of(data)
+
+    def _drawn(self, number: int, clients: ClientData) -> tuple[dict[int, bool], Callable[[int], Any]]:
+        """Each invited position and whether it contributes; and how to fetch its data."""
+        if self.settings.population is None:
+            return dict.fromkeys(range(len(clients)), True), clients.for_client
+        if self._people is None:
+            path = self.ledger.path
+            counts = None if path is None else path.with_name(f"{path.stem}.participations.sqlite")
+            people = dp.Participations(counts, clients.client_ids, begun=self._begun)
+            self._people = (clients.client_ids, people)
+        ids, people = self._people
+        if ids is not clients.client_ids and list(ids) != list(clients.client_ids):
+            raise ParameterError("these are other clients than in the last round; pass the same population")
+        cap = self.settings.privacy.max_participations
+        keystream = self.settings.entropy.keystream("cohort", number)
+        draw = people.claim(
+            lambda counts: self.sampler.draw(keystream, capped=counts >= cap if cap is not None else ())
+        )
+        drawn = dict(zip(draw.invited.tolist(), draw.contributes.tolist(), strict=True))
+        return drawn, lambda position: clients.for_client(clients.client_ids[position])
+
+    def _values(self, work: Work, fetch: Callable[[], Any]) -> Mapping[str, NDArray[Any]]:
+        """What a drawn client encodes: its work, bounded; or zeros and the count of one failure."""
+        content = self.content
+        try:
+            delta, sums = work(fetch)
+        except StepError as error:
+            # Below what is shown unless asked for: it tells of a client that was drawn.
+            _client_logger.info("a client sends zeros: %s", error)
+            zeros = dict(self.plan.zeros())
+            counts = zeros["scalars"].copy()
+            counts[1] = 1.0
+            return {**zeros, "scalars": counts}
+        weights = self.settings.weights
+        weight, shrink = 1.0, 0.0
+        if content.counted and weights is not None:
+            weight = weights.weight(sums[EXAMPLES])
+            shrink = weight / max(sums[EXAMPLES], 1.0)
+        scalars = [1.0, 0.0, *([weight] if content.counted and not content.weighted else [])]
+        for name, bound in content.bounds.items():
+            scalars.append(float(np.clip(sums[name] * shrink / bound, -weight, weight)))
+        values: dict[str, NDArray[Any]] = {"scalars": np.array(scalars)}
+        if content.update:
+            clipped, _ = dp.clip_l2(delta, self.settings.clip)
+            values["update"] = clipped * weight if content.weighted else clipped
+        if content.weighted:
+            values["weight"] = np.array([weight])
+        return values
+
+    def _collected(self, sums: Mapping[str, NDArray[np.float64]], survivors: int, bytes_up: int) -> Collected:
+        content, weights, expected = self.content, self.settings.weights, self.sampler.expected
+        contributed, failed, *rest = sums["scalars"].tolist()
+        divisor, least, counted = expected, 1.0, {}
+        if content.counted and weights is not None:
+            whole = float(sums["weight"][0]) if content.weighted else rest.pop(0)
+            least = weights.floor * expected * weights.most
+            counted = {EXAMPLES: whole * weights.most}
+            for (name, bound), value in zip(content.bounds.items(), rest, strict=True):
+                counted[name] = value * bound * weights.most
+            if content.weighted:
+                divisor = weights.denominator(whole, expected=expected)
+        return Collected(
+            average=sums["update"] / divisor if content.update else np.zeros(0),
+            sums=counted,
+            least_examples=least,
+            contributed=contributed,
+            failed=failed,
+            cohort=self.plan.cohort,
+            survivors=survivors,
+            bytes_up_per_client=bytes_up,
+            epsilon=self.ledger.spent(),
+            aggregation=self._sentence(),
+        )
+
+    def _sentence(self) -> str:
+        masks = (
+            "under masks"
+            if self.settings.secure.masked
+            else "without masks, which hides nothing from the server"
+        )
+        if self.settings.population is None:
+            return (
+                f"private_sum over clients that the caller chose, {masks}: noised, charged, and without amplification"
+                " by sampling, so readers have the server's epsilon"
+            )
+        return (
+            f"private_sum over a padded Poisson cohort that the library drew, {masks}: noised, charged, and amplified"
+            " by the secret draw against readers"
+        )
+
+    def _aborted(self, number: int, error: secagg.SecAggError, *, charged: bool) -> RoundAborted:
+        few = isinstance(error, secagg.TooFewClients)
+        cause = str(error) if few else "a client's message could not be used (the operator's log names it)"
+        if not few:
+            _operator_logger.warning("round %s: %s", number, error)
+        if not charged:
+            self.ledger.refund(number, reason=cause, timestamp=time.time())
+        fate = "stays charged" if charged else "was refunded"
+        return RoundAborted(f"round {number} ended without a sum: {cause}; it {fate}", charged=charged)
+
+
+class _Unmasking:
+    """Watches whether a share that unmasks was answered."""
+
+    def __init__(self) -> None:
+        self.answered = False
+
+    def __call__(self, stage: str, sender: int, message: bytes) -> None:
+        self.answered = self.answered or stage == "unmask"
+
+
+def _noise_multiplier(settings: PrivateSum) -> float:
+    if settings.privacy.mechanism == "skellam":
+        raise ParameterError(
+            "processes use discrete_gaussian or central_gaussian noise; fedavg.train has skellam, too"
+        )
+    return dp.calibrate(settings.privacy, settings.sampler, rounds=settings.rounds)
+
+
+def _blocks(settings: PrivateSum, content: Content) -> list[dp.Block]:
+    """Update, weight and scalars, each with its share of the one sensitivity."""
+    count = len(_COUNTS) + len(content.bounds) + (content.counted and not content.weighted)
+    if not content.update:
+        return [dp.Block("scalars", count, l2_bound=sqrt(count), weight=1.0)]
+    scalars = settings.privacy.metrics_share
+    weight = settings.weight_share if content.weighted else 0.0
+    return [
+        dp.Block("update", content.update, l2_bound=settings.clip, weight=1 - scalars - weight),
+        *([dp.Block("weight", 1, l2_bound=1.0, weight=weight)] if content.weighted else []),
+        dp.Block("scalars", count, l2_bound=sqrt(count), weight=scalars),
+    ]
+
+
+def _described(data: Any) -> str:
+    try:
+        return f"a {type(data).__name__} of {len(data)}"
+    except TypeError:
+        return f"a {type(data).__name__}"

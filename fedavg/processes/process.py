@@ -1,0 +1,182 @@
+"""A federated process: `initialize() -> state`, `next(state, data) -> output`, shaped like TensorFlow Federated's.
+
+`next` changes nothing it is given: old states stay valid. What is *not* in the state is what was spent: that is the
+aggregator's ledger, and a round replayed from an old state is charged again (see `fedavg.processes.private_sum`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+from fedavg.core.types import (
+    FunctionType,
+    StructType,
+    TensorType,
+    Type,
+    at_clients,
+    at_server,
+    to_type,
+    type_of,
+)
+from fedavg.errors import FedAvgError
+from fedavg.model import EXAMPLES, finalise
+from fedavg.processes.collecting import Aggregator
+from fedavg.processes.work import RoundWork, flat_work
+from fedavg.pytree import Tree, TreeSpec
+from fedavg.server_optimizers import OptimizerState, ServerOptimizer
+
+__all__ = [
+    "FederatedProcess",
+    "ModelWeights",
+    "ProcessState",
+    "RoundOutput",
+    "Typed",
+    "metrics_type",
+    "model_hash",
+]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+class Typed(Generic[_Parameters, _Result]):
+    """A function with its federated type: `str(process.initialize.type_signature)`."""
+
+    def __init__(self, function: Callable[_Parameters, _Result], type_signature: FunctionType) -> None:
+        self._function = function
+        self.type_signature = type_signature
+
+    def __call__(self, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        """Call the function."""
+        return self._function(*args, **kwargs)
+
+
+class ModelWeights(NamedTuple):
+    """A model's weights: those that are trained, and those that only travel."""
+
+    trainable: Tree
+    non_trainable: Tree = ()
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """The server's state between rounds; everything in it was released, nothing in it is anybody's secret."""
+
+    model: ModelWeights
+    optimizer: OptimizerState
+    round: int = 0
+
+
+@dataclass(frozen=True)
+class RoundOutput:
+    """What `next` returns.
+
+    Args:
+        state: To go on from.
+        metrics: `"train"` (the declared metrics, finalised), `"clients"`, `"cohort"`, `"survivors"`, `"epsilon"`
+            (`.readers`, `.server`, for all rounds so far), `"aggregation"` (how the sum was taken, in words).
+    """
+
+    state: ProcessState
+    metrics: Mapping[str, Any]
+
+
+class FederatedProcess:
+    """Rounds of federated averaging as a pure pair."""
+
+    def __init__(
+        self, work: RoundWork, aggregator: Aggregator, optimizer: ServerOptimizer, *, counted: bool
+    ) -> None:
+        self._work, self._aggregator, self._optimizer = work, aggregator, optimizer
+        self._spec = TreeSpec.of(work.weights)
+        state = at_server(_state_type(self._initialize()))
+        metrics = at_server(metrics_type("train", work.bounds, counted=counted))
+        data = at_clients(work.data_type)
+        self.initialize = Typed(self._initialize, FunctionType(None, state))
+        """`() -> state`."""
+        self.next = Typed(
+            self._next,
+            FunctionType(
+                StructType((("state", state), ("data", data))),
+                StructType((("state", state), ("metrics", metrics))),
+            ),
+        )
+        """`(state, data) -> RoundOutput`; data is a list of clients' data, or a population to draw from."""
+
+    def get_model_weights(self, state: ProcessState) -> Tree:
+        """The model as the nest of arrays that the user gave."""
+        return self._spec.unflatten(self._spec.flatten(state.model.trainable))
+
+    def set_model_weights(self, state: ProcessState, weights: Tree) -> ProcessState:
+        """The state with another model; the optimizer's own state stays.
+
+        Raises:
+            TreeError: another nest than the model's.
+        """
+        return replace(state, model=ModelWeights(self._spec.unflatten(self._spec.flatten(weights))))
+
+    def statement(self) -> dp.Statements | None:
+        """Both statements for everything charged so far; None where nothing is promised to anybody."""
+        return self._aggregator.statement()
+
+    def _initialize(self) -> ProcessState:
+        start = self._spec.unflatten(self._spec.flatten(self._work.weights))
+        return ProcessState(
+            ModelWeights(start), self._optimizer.initialize(self._spec.size, self._spec.dtype)
+        )
+
+    def _next(self, state: ProcessState, data: Any) -> RoundOutput:
+        weights = self._spec.flatten(state.model.trainable)
+        collected = self._aggregator.collect(
+            flat_work(self._work, self._spec, weights, state.round),
+            data,
+            model_hash=model_hash(self._spec, weights),
+        )
+        average = collected.average.astype(self._spec.dtype)
+        with np.errstate(all="ignore"):
+            optimizer, moved = self._optimizer.update(state.optimizer, weights, average)
+        if not np.isfinite(moved).all():
+            raise FedAvgError(
+                f"round {state.round + 1} would leave NaN or infinity in the model; lower the server's learning rate"
+                " and go on from the last state (the round stays charged)"
+            )
+        train = finalise(
+            collected.sums, self._work.bounds, self._work.finalizers, floor=collected.least_examples
+        )
+        following = ProcessState(ModelWeights(self._spec.unflatten(moved)), optimizer, state.round + 1)
+        return RoundOutput(following, {"train": train, **collected.facts()})
+
+
+def model_hash(spec: TreeSpec, weights: NDArray[Any]) -> bytes:
+    """What a round binds its masks to."""
+    return hashlib.sha256(spec.describe().encode() + b"\0" + weights.tobytes()).digest()
+
+
+def _state_type(state: ProcessState) -> Type:
+    model = StructType((("trainable", type_of(state.model.trainable)), ("non_trainable", StructType(()))))
+    rest = (("optimizer", type_of(dict(state.optimizer))), ("round", TensorType("int64")))
+    return StructType((("model", model), *rest))
+
+
+def metrics_type(name: str, bounds: Mapping[str, float], *, counted: bool) -> Type:
+    """The type of a round's metrics."""
+    number = TensorType("float64")
+    names = [*bounds, EXAMPLES] if counted else []
+    return to_type(
+        {
+            name: StructType(tuple((metric, number) for metric in names)),
+            "clients": {"contributed": number, "failed": number},
+            "cohort": TensorType("int64"),
+            "survivors": TensorType("int64"),
+            "bytes_up_per_client": TensorType("int64"),
+            "epsilon": {"readers": number, "server": number},
+            "aggregation": TensorType("str"),
+        }
+    )
