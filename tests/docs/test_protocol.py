@@ -1,0 +1,147 @@
+"""The page about the protocol says what the code does: diagrams, tables, sizes, thresholds, labels, numbers."""
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import secagg
+from docs import make_protocol
+from docs.generated import blocks_in, filled
+from secagg import choice, masking, parameters, phases, shamir
+from secagg.graph_parameters import _GRINDING_BITS
+from secagg.phases import Kind, Phase
+from tests.secagg.rounds import Round, choose
+
+PAGE = make_protocol.PAGE.read_text()
+BLOCKS = make_protocol.blocks()
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_generated_block_is_what_the_code_gives(name):
+    assert blocks_in(PAGE)[name] == BLOCKS[name], "run python -m docs.make_protocol"
+
+
+@pytest.mark.parametrize(
+    ("tables", "phase", "event", "block"),
+    [
+        ("CLIENT", Phase.MASKED, Kind.INBOX, "client-states"),
+        ("SERVER", Phase.SHARE, Kind.MASKED_INPUT, "server-states"),
+    ],
+)
+def test_a_changed_transition_makes_the_page_differ(tables, phase, event, block, monkeypatch):
+    machine = getattr(phases, tables)
+    changed = {mode: {p: dict(row) for p, row in table.items()} for mode, table in machine.items()}
+    changed["malicious"][phase][event] = Phase.DONE
+    monkeypatch.setattr(phases, tables, changed)
+    assert blocks_in(PAGE)[block] != make_protocol.blocks()[block]
+
+
+def test_a_page_that_marks_other_blocks_is_refused():
+    with pytest.raises(ValueError, match="marks the blocks"):
+        filled(PAGE, {"client-states": ""})
+
+
+@pytest.mark.parametrize("block", ["client-states", "server-states"])
+def test_tables_carry_what_the_diagrams_show(block):
+    drawn = {line for line in re.findall(r"    (\w+ --> \w+: .*)", BLOCKS[block]) if "--> failed" not in line}
+    listed = {
+        f"{phase} --> {goal}: {event}"
+        for phase, event, goal in re.findall(r"\| `(\w+)` \| `([\w()]+)` \| `(\w+)` \|", BLOCKS[block])
+    }
+    assert drawn == listed
+    assert len(drawn) >= 7
+
+
+ROUNDS = {
+    "complete": {"clients": 8},
+    "complete malicious": {"clients": 8, "adversary": "malicious"},
+    "sparse": {"clients": 12, "graph": "sparse", "neighbours": 4, "threshold": 3},
+    "conditional": {"clients": 6, "adversary": "malicious", "corruption": 0, "dropout": 0.2, "conditional_secrets": 2},
+    "hybrid": {"clients": 6, "key_agreement": "x25519-mlkem768", "dropout": 0.2},
+    "hybrid malicious": {
+        "clients": 6, "key_agreement": "x25519-mlkem768", "adversary": "malicious", "dropout": 0.2, "corruption": 0,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ROUNDS)
+def test_sizes_are_those_of_real_messages(case):
+    """One client silent at each of two stages; every message of every client, up and down."""
+    round_ = Round(choose(**ROUNDS[case]))
+    round_.play()
+    silent = [] if case == "sparse" else [1]
+    round_.play(silent=silent).play()
+    while round_.stage != "done":
+        round_.play()
+    routing, compared = round_.server._routing, 0
+    for client in round_.clients:
+        neighbours = routing.neighbours(client)
+        seals = round_.server._seals_for(client, neighbours)
+        shared, survivors = (set_[neighbours] for set_ in (round_.server._shared, round_.server._survivors))
+        sets = make_protocol.Sets(
+            round_.parameters.clients, shared.sum(), survivors.sum(), seals.sum(), (shared & ~seals).sum()
+        )
+        if not round_.parameters.is_hybrid:
+            sets = sets._replace(sealed=0, received=0)
+        sizes = make_protocol.sizes_of(round_.parameters, sets)
+        for direction in (round_.down, round_.up):
+            for stage in direction.values():
+                if client in stage:
+                    message = stage[client]
+                    assert len(message) == sizes[Kind(int.from_bytes(message[6:8], "big"))]
+                    compared += 1
+    assert compared >= 8 * (round_.parameters.clients - 1)
+
+
+def test_kinds_that_clients_send_are_those_the_server_takes():
+    taken = {
+        e for table in phases.SERVER.values() for row in table.values() for e in row if isinstance(e, Kind)
+    }
+    listed = set(re.findall(r"\| `(\w+)` \| client to server", BLOCKS["kinds"]))
+    assert listed == {kind.name.lower() for kind in taken}
+
+
+def test_labels_are_those_in_the_source():
+    source = "".join(path.read_text() for path in Path(secagg.__file__).parent.glob("*.py"))
+    source = re.sub(r">>>.*", "", source)
+    used = re.findall(r'\benc\(\s*"([^"]+)"', source) + re.findall(r'_expand\(seed, "([^"]+)"', source)
+    used += re.findall(r'directional\("(\w+)"', source)
+    assert set(used) == set(make_protocol.LABELS)
+
+
+def test_every_attribute_of_a_round_is_among_what_a_client_pins():
+    assert {f.name for f in dataclasses.fields(secagg.RoundParameters)} == {"vectors", *parameters._FIELDS}
+
+
+def default(function, name):
+    return inspect.signature(function).parameters[name].default
+
+
+FACTS = [
+    f"sigma = {default(secagg.graph_parameters, 'security_bits')}",
+    f"eta = {default(secagg.graph_parameters, 'failure_bits')} by default",
+    f"2^-(sigma+{_GRINDING_BITS + 1})",
+    f"have {_GRINDING_BITS} bits more",
+    f"also try 2^{_GRINDING_BITS} rosters",
+    f"modulo {shamir.PRIME}, a {shamir.SECRET_BYTES}-byte secret as {shamir._WORDS} words of {shamir._WORD_BITS} bits",
+    f"every word below {shamir.PRIME}",
+    f"segment i of {masking.SEGMENT_BYTES // 1024} KiB",
+    f"ceil({parameters._CHECK_BITS}/b) constant ones",
+    f"probability 2^-{parameters._CHECK_BITS} or less",
+    "nine tenths of n",
+]
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_numbers_in_the_prose_are_the_codes(fact):
+    assert fact in re.sub(r"\s+", " ", PAGE)
+
+
+def test_nine_tenths_and_the_clients_of_the_example():
+    assert choice._ROSTER_SHARE == 0.9
+    example = make_protocol.example("semi_honest", "x25519")
+    assert (example.clients, example.vectors[0].length, example.vectors[0].modulus_bits) == (1000, 2**20, 26)
+    assert "for 1,000 clients with one vector of 2^20 values of 26 bits" in re.sub(r"\s+", " ", PAGE)
