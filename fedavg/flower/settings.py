@@ -1,0 +1,181 @@
+"""What both sides of a Flower app agree on before it runs, and what follows from it: cohort, blocks, noise, parameters.
+
+The server and every node build these settings from their own copy of the app. A node derives the whole round from its
+own, and takes part only where the server's offer is equal byte for byte; so the server can only choose the round's
+number, the model, and whether a node that it drew is padding.
+
+Invariants:
+
+- `application` covers everything the two statements rest on: plan, sampler, cap, budgets, rounds, version;
+- the noise multiplier is rounded up to a grid, so that two machines whose floating point differs in the last place
+  still agree;
+- mechanisms that trust the server are refused: over a network they would promise nothing against it.
+
+Not here: Flower (`fedavg.flower.mod`, `fedavg.flower.strategy`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import dp
+import secagg
+from fedavg.aggregation import AggregationPlan
+from fedavg.errors import ParameterError
+from fedavg.layout import Layout
+from fedavg.pytree import TreeSpec
+from fedavg.secure_aggregation import SecureAggregation
+
+__all__ = ["VERSION", "PrivateRounds", "RoundPlan"]
+
+VERSION = 1
+_GRID = 1e4
+_NOISE_FILE = "noise-multiplier"
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """Everything about this app's rounds for a model of one form."""
+
+    settings: PrivateRounds
+    layout: Layout
+    aggregation: AggregationPlan
+
+    def parameters(
+        self, number: int, model_hash: bytes, identities: secagg.IdentityRoster | None
+    ) -> secagg.RoundParameters:
+        """The parameters of one round, as each side builds them for itself.
+
+        Args:
+            number: the round's number, from the server's ledger.
+            model_hash: 32 bytes naming the broadcast model and its configuration.
+            identities: malicious mode: the trusted roster.
+        """
+        parameters = self.aggregation.protocol(number, model_hash, identities)
+        return replace(parameters, application=self._application())
+
+    def _application(self) -> bytes:
+        settings, privacy = self.settings, self.settings.privacy
+        facts = (
+            f"veilsum flower {VERSION}",
+            self.aggregation.canonical().hex(),
+            sorted(settings.sampler.describe().items()),
+            sorted(settings.metrics.items()),
+            settings.rounds,
+            (privacy.delta, privacy.max_participations, privacy.readers_epsilon, privacy.server_epsilon),
+        )
+        return hashlib.sha256(repr(facts).encode()).digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateRounds:
+    """The promise of one Flower app, given to `private_mod` and `PrivateStrategy` alike.
+
+    Guarantee: as `SecureAggregation` and `dp.Privacy` state it, against a server that follows the protocol, or, with
+    `SecureAggregation(adversary="malicious")`, one that does not (every node's identity key then stands in a roster
+    that its operator got by a way of its own). In both cases the code that runs on a node must be this one: a server
+    that ships other code to nodes that do not verify what they run is outside (see `docs/operations.md`).
+
+    Args:
+        task: Name of this training run. Records of used rounds go by it: a new run needs a new name.
+        nodes: Planned number of nodes, all of them with data.
+        rounds: Rounds planned, to which the noise is calibrated.
+        privacy: The promise; the unit is everything one node holds.
+        metrics: Metrics that the app reports and that may leave a node, name to largest absolute value.
+        secure: Dropouts, colluders and the kind of server to withstand.
+        nodes_per_round: Nodes drawn on average in a round; None for all of them in every round.
+        coin: Probability with which a node includes its data, by a coin of its own that the server does not see.
+
+    Raises:
+        ParameterError: settings that exclude each other.
+    """
+
+    task: str
+    nodes: int
+    rounds: int
+    privacy: dp.Privacy
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    secure: SecureAggregation = field(default_factory=SecureAggregation)
+    nodes_per_round: float | None = None
+    coin: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.coin <= 1:
+            raise ParameterError(f"coin is {self.coin}; give a probability above 0, at most 1")
+        if self.rounds < 1 or self.nodes < 2:
+            raise ParameterError(
+                f"{self.nodes} nodes and {self.rounds} rounds; give at least 2 nodes and 1 round"
+            )
+        if not self.task:
+            raise ParameterError("task is empty; name the training run")
+        if not self.secure.masked:
+            raise ParameterError(
+                "SecureAggregation.ideal() hides nothing from anybody; over a network use real masks"
+            )
+        if self.privacy.trusted_server:
+            raise ParameterError(
+                f"mechanism {self.privacy.mechanism!r} trusts the server; use discrete_gaussian or skellam"
+            )
+        if self.privacy.clip_quantile is not None:
+            raise ParameterError("clip_quantile is not available over Flower; give a fixed l2_clip_norm")
+        if self.is_malicious and self.nodes_per_round is not None:
+            raise ParameterError(
+                f"nodes_per_round is {self.nodes_per_round} in malicious mode, where the server must not choose the"
+                " cohort; leave it out, so that the whole roster carries every round, and give a coin"
+            )
+
+    @property
+    def is_malicious(self) -> bool:
+        """Whether the server is assumed to be active."""
+        return self.secure.adversary == "malicious"
+
+    @cached_property
+    def sampler(self) -> dp.PaddedPoisson | dp.SelfSampling:
+        """Who takes part in a round, as the accountant sees it."""
+        expected = self.nodes if self.nodes_per_round is None else self.nodes_per_round
+        carriers = dp.PaddedPoisson(population=self.nodes, expected=expected)
+        return carriers if self.coin == 1 else dp.SelfSampling(carriers, coin=self.coin)
+
+    def noise_multiplier(self, folder: Path | None = None) -> float:
+        """The calibrated noise multiplier, rounded up; kept in `folder`, because a node asks in every stage."""
+        privacy = self.privacy
+        if privacy.readers_epsilon is None and privacy.server_epsilon is None and privacy.noise_multiplier:
+            return privacy.noise_multiplier
+        question = hashlib.sha256(
+            repr((self.privacy, self.sampler.describe(), self.rounds)).encode()
+        ).hexdigest()
+        kept = None if folder is None else folder / f"{_NOISE_FILE}-{question[:16]}"
+        if kept is not None and kept.exists():
+            return float(kept.read_text())
+        answer = math.ceil(dp.calibrate(privacy, self.sampler, rounds=self.rounds) * _GRID) / _GRID
+        if kept is not None:
+            kept.write_text(repr(answer))
+        return answer
+
+    def plan(self, spec: TreeSpec, folder: Path | None = None) -> RoundPlan:
+        """What follows for a model of this form.
+
+        Args:
+            spec: form of the model.
+            folder: where the noise multiplier is kept.
+
+        Raises:
+            ParameterError, dp.ParameterError, secagg.ParameterError: settings that cannot keep the promise.
+        """
+        layout = Layout(spec, dict(self.metrics), self.privacy, self.sampler.expected)
+        noise_multiplier = self.noise_multiplier(folder)
+        aggregation = AggregationPlan.choose(
+            layout.blocks(noise_multiplier),
+            cohort=self.sampler.cohort_size,
+            privacy=self.privacy,
+            noise_multiplier=noise_multiplier,
+            secure=self.secure,
+            task=self.task,
+            rotation_key=hashlib.sha256(f"veilsum flower rotation {self.task}".encode()).digest(),
+        )
+        return RoundPlan(self, layout, aggregation)

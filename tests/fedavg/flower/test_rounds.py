@@ -1,0 +1,222 @@
+"""Private rounds over Flower's messages, with the network in memory."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr")
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, Krum
+
+import dp
+from fedavg.errors import ParameterError, RoundAborted
+from fedavg.flower import PrivateStrategy
+from tests.fedavg.flower.network import QUICK, network, rounds, silent, start
+
+LOUD = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
+
+
+def run(tmp_path, settings, grid, *, strategy=None, count=1, **options):
+    if settings.secure.adversary == "malicious":
+        options["roster"] = tmp_path / "nodes" / "roster.json"
+    strategy = strategy or FedAvg(fraction_evaluate=1.0, min_available_nodes=2)
+    private = PrivateStrategy(strategy, settings, folder=tmp_path / "server", deadlines=QUICK, **options)
+    return private, private.start(grid, start(), count)
+
+
+def lines(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "server" / "rounds.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("adversary", ["semi_honest", "malicious"])
+def test_the_average_is_the_nodes_average(tmp_path, adversary):
+    settings = rounds(4, adversary=adversary)
+    private, result = run(tmp_path, settings, network(tmp_path, settings), count=2)
+    for array in result.arrays.values():
+        # Two rounds of a mean of 1, 2, 3, 4; noise 0.05 * clip 10 / 4 = 0.13 a coordinate and round.
+        assert array.numpy() == pytest.approx(5.0, abs=1.2)
+    assert result.train_metrics_clientapp[2]["loss"] == pytest.approx(2.5, abs=8)
+    assert [line["survivors"] for line in lines(tmp_path)] == [4, 4]
+    assert private.statement().server.epsilon > 0
+
+
+@pytest.mark.parametrize("strategy", [FedAdam, FedProx])
+def test_the_family_of_fedavg_runs_unchanged(tmp_path, strategy):
+    settings = rounds(4)
+    options = {"proximal_mu": 0.1} if strategy is FedProx else {}
+    _, result = run(tmp_path, settings, network(tmp_path, settings), strategy=strategy(**options))
+    assert all(np.isfinite(array.numpy()).all() for array in result.arrays.values())
+    assert all((array.numpy() > 0).all() for array in result.arrays.values())
+
+
+def test_a_strategy_that_needs_single_updates_is_refused(tmp_path):
+    with pytest.raises(ParameterError, match="single updates"):
+        PrivateStrategy(Krum(), rounds(4), folder=tmp_path)
+
+
+def test_nothing_but_protocol_bytes_leaves_a_node(tmp_path):
+    settings = rounds(4)
+    grid = network(tmp_path, settings)
+    run(tmp_path, settings, grid)
+    assert grid.seen
+    for _, _, reply in grid.seen:
+        assert set(reply.content) == {"veilsum", "veilsum.data"}
+        assert set(reply.content["veilsum"]) == {"version", "stage", "round", "node"}
+
+
+@pytest.mark.parametrize("stage", ["advertise", "share", "masked_input", "consistency", "unmask"])
+def test_two_silent_nodes_cost_themselves_at_every_stage(tmp_path, stage):
+    settings = rounds(8, adversary="malicious")
+    grid = network(tmp_path, settings)
+    grid.down = silent(1001, 1002, at=stage)
+    run(tmp_path, settings, grid)
+    line = lines(tmp_path)[0]
+    in_the_sum = stage in ("consistency", "unmask")
+    if stage in ("advertise",):
+        # Fewer than nine in ten of the roster: a server that shows a small roster is not believed.
+        assert line["charged"] is False
+    else:
+        assert line["survivors"] == (8 if in_the_sum else 6)
+    grid.down = None
+    for node in (1001, 1002):
+        grid.restart(node)
+    run(tmp_path, settings, grid)
+    assert lines(tmp_path)[-1]["survivors"] == 8
+
+
+def test_too_many_silent_nodes_end_the_round_and_the_ledger_takes_it_back(tmp_path):
+    settings = rounds(4)
+    grid = network(tmp_path, settings, down=silent(1001, 1002, at="masked_input"))
+    private, result = run(tmp_path, settings, grid)
+    assert result.arrays.count_bytes() == 0 or not result.train_metrics_clientapp
+    assert lines(tmp_path)[0]["charged"] is False
+    assert private.statement().server.epsilon == 0
+
+
+def test_a_round_lost_while_unmasking_stays_charged(tmp_path):
+    settings = rounds(4)
+    grid = network(tmp_path, settings, down=silent(1001, 1002, at="unmask"))
+    private, _ = run(tmp_path, settings, grid)
+    assert lines(tmp_path)[0]["charged"] is True
+    assert private.statement().server.epsilon > 0
+
+
+def test_three_aborts_in_a_row_end_the_run(tmp_path):
+    settings = rounds(4)
+    grid = network(tmp_path, settings, down=silent(1001, 1002, at="share"))
+    with pytest.raises(RoundAborted, match="remain"):
+        run(tmp_path, settings, grid, count=5)
+    assert len(lines(tmp_path)) == 3
+
+
+def test_the_budget_ends_the_run(tmp_path):
+    privacy = dp.Privacy(noise_multiplier=1.0, server_epsilon=4.0, delta=1e-3, l2_clip_norm=1.0)
+    settings = rounds(4, privacy=privacy, rounds=1)
+    private, _ = run(tmp_path, settings, network(tmp_path, settings), count=4)
+    spent = private.statement().server.epsilon
+    assert 0 < spent <= 4.0
+    assert len(lines(tmp_path)) < 4
+
+
+def test_a_node_past_its_cap_pads(tmp_path):
+    privacy = dp.Privacy(noise_multiplier=0.05, delta=1e-3, l2_clip_norm=10.0, max_participations=1)
+    settings = rounds(4, privacy=privacy)
+    run(tmp_path, settings, network(tmp_path, settings), count=2)
+    first, second = (line["released"]["contributed"] for line in lines(tmp_path))
+    assert first == pytest.approx(4, abs=2.5)
+    assert second == pytest.approx(0, abs=2.5)
+    assert [line["survivors"] for line in lines(tmp_path)] == [4, 4]
+
+
+def test_a_node_whose_app_fails_sends_zeros_and_says_nothing(tmp_path, caplog):
+    def body(message, context):
+        if context.node_config["partition-id"] == 0:
+            raise ValueError("patient 4711 is ill")
+        return Message(message.content, reply_to=message)
+
+    settings = rounds(4, metrics={})
+    grid = network(tmp_path, settings, body=body)
+    run(tmp_path, settings, grid)
+    assert lines(tmp_path)[0]["survivors"] == 4
+    assert lines(tmp_path)[0]["released"]["failed"] == pytest.approx(1, abs=0.9)
+    assert not any("4711" in str(reply) for _, _, reply in grid.seen)
+    assert "4711" not in "".join(line.message for line in caplog.records if line.name.endswith("server"))
+
+
+def test_evaluation_is_refused_by_nodes_and_left_out_by_the_server(tmp_path):
+    settings = rounds(4)
+    grid = network(tmp_path, settings)
+    _, result = run(tmp_path, settings, grid, strategy=FedAvg(fraction_evaluate=1.0))
+    assert not result.evaluate_metrics_clientapp
+    reply = grid.ask(Message(RecordDict({"arrays": start()}), dst_node_id=1001, message_type="evaluate"))
+    assert reply.has_error()
+    assert "private training rounds only" in reply.error.reason
+
+
+def test_nodes_with_other_settings_are_named_the_difference(tmp_path, caplog):
+    settings = rounds(4)
+    grid = network(tmp_path, settings)
+    other = rounds(4, privacy=dp.Privacy(noise_multiplier=0.06, delta=1e-3, l2_clip_norm=10.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(tmp_path, other, grid)
+    assert "differs from this client's own parameters in: application" in caplog.text
+    assert lines(tmp_path)[0]["charged"] is False
+
+
+def test_a_self_sampled_round_is_amplified_against_the_server(tmp_path):
+    everybody, by_coin = rounds(4, privacy=LOUD), rounds(4, privacy=LOUD, coin=0.25, task="coin")
+    one, _ = run(tmp_path, everybody, network(tmp_path, everybody))
+    two, _ = run(tmp_path / "coin", by_coin, network(tmp_path / "coin", by_coin))
+    assert two.statement().server.epsilon < one.statement().server.epsilon
+
+
+def test_a_drawn_cohort_is_padded_and_its_draw_stays_with_the_server(tmp_path):
+    settings = rounds(8, nodes_per_round=2.0)
+    grid = network(tmp_path, settings)
+    asked = set()
+    grid.down = lambda stage, node, message: asked.add(node) or message
+    run(tmp_path, settings, grid)
+    assert len(asked) == settings.sampler.cohort_size
+    text = json.dumps(lines(tmp_path)[0])
+    assert "contributes" not in text
+    assert not any(str(node) in text for node in asked)
+
+
+def test_the_released_model_keeps_names_dtypes_and_slashes(tmp_path):
+    settings = rounds(4, metrics={})
+    grid = network(tmp_path, settings, body=lambda message, _: Message(message.content, reply_to=message))
+    arrays = ArrayRecord(
+        {"layer/w": Array(np.ones((2, 2), np.float32)), "a.b": Array(np.ones(3, np.float64))}
+    )
+    private = PrivateStrategy(FedAvg(), settings, folder=tmp_path / "server", deadlines=QUICK)
+    result = private.start(grid, arrays, 1)
+    assert list(result.arrays) == ["layer/w", "a.b"]
+    assert [array.numpy().dtype for array in result.arrays.values()] == [np.float32, np.float64]
+    assert result.arrays["layer/w"].numpy() == pytest.approx(1, abs=1.2)
+
+
+def test_integer_arrays_are_refused_before_anything_is_charged(tmp_path):
+    from fedavg.errors import TreeError
+
+    settings = rounds(4)
+    grid = network(tmp_path, settings)
+    arrays = ArrayRecord({"num_batches_tracked": Array(np.array(3))})
+    with pytest.raises(TreeError, match="floating-point"):
+        PrivateStrategy(FedAvg(), settings, folder=tmp_path / "server").start(grid, arrays, 1)
+
+
+def test_nodes_sent_different_models_end_the_round(tmp_path):
+    settings = rounds(4)
+    grid = network(tmp_path, settings)
+
+    def bend(stage, node, message):
+        if stage == "masked_input" and node == 1001:
+            message.content["config"] = ConfigRecord({"server-round": 99})
+        return message
+
+    grid.down = bend
+    run(tmp_path, settings, grid)
+    assert lines(tmp_path)[0]["survivors"] == 3
