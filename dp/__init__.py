@@ -34,6 +34,7 @@ from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, Mecha
 from dp.participation import Participations
 from dp.privacy import Epsilons, Privacy, delta_warning
 from dp.removable_noise import RemovableDiscreteGaussian
+from dp.shared_budget import SharedBudget, Sharing
 from dp.skellam import Skellam
 from dp.statements import Statement, Statements, epsilon_text, statements
 from dp.verification import Verification, verify
@@ -72,6 +73,8 @@ __all__ = [
     "RunAccountant",
     "Sampler",
     "SelfSampling",
+    "SharedBudget",
+    "Sharing",
     "Skellam",
     "Statement",
     "Statements",

@@ -146,6 +146,27 @@ class RunAccountant:
             self.mechanism, self.sampler, rounds, self.privacy.delta, self.privacy.max_participations
         )
 
+    def fits(self, rounds: int) -> bool:
+        """Whether `rounds` rounds keep the budgets; no more is computed than whether the whole plan does."""
+        # Costs only grow with rounds, and what is computed is never below the truth.
+        return (rounds <= self.rounds and self._plan_fits) or self._fits(rounds)
+
+    def events(self, rounds: int) -> tuple[Composed, Composed | None]:
+        """What `rounds` rounds cost against readers, and against the server; None where it is trusted."""
+        event, cap = self.mechanism.event, self.privacy.max_participations
+        server = self.sampler.server_event(event, rounds, cap)
+        return self.sampler.readers_event(
+            event, rounds, cap
+        ), None if self.mechanism.trusted_server else server
+
+    @cached_property
+    def _plan_fits(self) -> bool:
+        return self._fits(self.rounds)
+
+    def _fits(self, rounds: int) -> bool:
+        reached = self.epsilons(rounds)
+        return reached.readers <= self.budgets.readers and reached.server <= self.budgets.server
+
     @cached_property
     def budgets(self) -> Epsilons:
         """The most that may be spent, infinite where there is no budget."""

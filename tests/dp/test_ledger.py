@@ -143,8 +143,8 @@ def test_an_edit_shows_and_names_the_row(path, tampering):
 
 def test_a_forged_row_with_a_sound_hash_must_still_be_in_order(path):
     ledger = attach(path)
-    with ledger._writing():
-        ledger._append("settle", 5, "{}")
+    with ledger._file.writing():
+        ledger._file.append("settle", 1, 5, {})
     with pytest.raises(LedgerError, match=r"row 1 .* settle that cannot stand there"):
         ledger.verify()
 

@@ -12,7 +12,8 @@ from dp.cohorts import PaddedPoisson, SelfSampling
 from dp.errors import LedgerError
 from dp.events import Composed, Gaussian, Poisson
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
-from dp.ledger import Ledger, _canonical, _link
+from dp.ledger import Ledger
+from dp.ledger_file import canonical, link
 from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, NarrowDiscreteGaussian
 from dp.privacy import Privacy
 from dp.removable_noise import RemovableDiscreteGaussian
@@ -92,11 +93,11 @@ def rewrite(path, change):
 def forge(connection, edit):
     """Edit bodies and chain the rows anew, as somebody who knows the code could."""
     before = bytes(32)
-    for sequence, kind, number, body in connection.execute(
-        "SELECT sequence, kind, round, body FROM row ORDER BY sequence"
+    for sequence, kind, run, number, body in connection.execute(
+        "SELECT sequence, kind, run, round, body FROM row ORDER BY sequence"
     ).fetchall():
-        body = _canonical(edit(sequence, json.loads(body)))
-        before = _link(before, sequence, kind, number, body)
+        body = canonical(edit(sequence, json.loads(body)))
+        before = link(before, sequence, kind, run, number, body)
         connection.execute("UPDATE row SET body = ?, hash = ? WHERE sequence = ?", (body, before, sequence))
 
 
