@@ -128,7 +128,7 @@ def test_a_refund_takes_back_from_the_filters_exactly_what_was_charged(path):
 @pytest.mark.parametrize("observer", ["readers", "server"])
 def test_either_shared_budget_stops_every_run(path, observer):
     Ledger.share(path, budget=SharedBudget(delta=1e-5, **{f"{observer}_epsilon": 3.0}))
-    first, second = join(path, noise_multiplier=1.5), join(path, "two", 1.0)
+    first, second = join(path, noise_multiplier=2.0), join(path, "two", 1.5)
     rounds, refused = until_refused(first)
     before = path.read_bytes()
     assert rounds > 1
@@ -280,7 +280,10 @@ RACE = """
     import sys
     sys.path.insert(0, sys.argv[2])
     from test_shared_budget import join, until_refused
-    print(until_refused(join(sys.argv[1], sys.argv[3], float(sys.argv[4])))[0])
+    ledger = join(sys.argv[1], sys.argv[3], float(sys.argv[4]))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(until_refused(ledger)[0])
 """
 
 
@@ -290,15 +293,21 @@ def test_two_runs_in_two_processes_cannot_overspend_what_they_share(path):
     script, here = textwrap.dedent(RACE), os.path.dirname(__file__)
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(path), here, name, noise], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", script, str(path), here, name, noise],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for name, noise in (("one", "3.0"), ("two", "4.0"))
     ]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 2
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
     threes, fours = (int(racer.communicate(timeout=60)[0]) for racer in racers)
     ledger = Ledger.open(path)
     ledger.verify()
     assert ledger.charged == threes + fours
-    assert min(threes, fours) > 0
     shift = math.sqrt(threes / 9 + fours / 16)
     assert 0.95 * 6.0 < gaussian_epsilon(shift=shift, delta=1e-5) <= 6.0
 
