@@ -9,7 +9,14 @@ from fedavg.processes.builders import (
     build_weighted_fed_prox,
 )
 from fedavg.processes.private_sum import PrivateSum, private_sum
-from fedavg.processes.process import FederatedProcess, ModelWeights, ProcessState, RoundOutput
+from fedavg.processes.process import (
+    FederatedProcess,
+    ModelWeights,
+    ProcessState,
+    RoundOutput,
+    Rounds,
+    spent_together,
+)
 
 __all__ = [
     "FederatedProcess",
@@ -17,9 +24,11 @@ __all__ = [
     "PrivateSum",
     "ProcessState",
     "RoundOutput",
+    "Rounds",
     "build_fed_sgd",
     "build_unweighted_fed_avg",
     "build_weighted_fed_avg",
     "build_weighted_fed_prox",
     "private_sum",
+    "spent_together",
 ]

@@ -7,6 +7,7 @@ aggregator's ledger, and a round replayed from an old state is charged again (se
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
@@ -37,9 +38,9 @@ __all__ = [
     "ModelWeights",
     "ProcessState",
     "RoundOutput",
+    "Rounds",
     "Typed",
-    "metrics_type",
-    "model_hash",
+    "spent_together",
 ]
 
 _Parameters = ParamSpec("_Parameters")
@@ -80,24 +81,22 @@ class RoundOutput:
 
     Args:
         state: To go on from.
-        metrics: `"train"` (the declared metrics, finalised), `"clients"`, `"cohort"`, `"survivors"`, `"epsilon"`
-            (`.readers`, `.server`, for all rounds so far), `"aggregation"` (how the sum was taken, in words).
+        metrics: `"train"` or `"eval"` (the declared metrics, finalised), `"clients"`, `"cohort"`, `"survivors"`,
+            `"epsilon"` (`.readers`, `.server`, for all rounds so far), `"aggregation"` (how the sum was taken).
     """
 
     state: ProcessState
     metrics: Mapping[str, Any]
 
 
-class FederatedProcess:
-    """Rounds of federated averaging as a pure pair."""
+class Rounds:
+    """What every process shares: the model's weights in and out, one round's sums, what was spent."""
 
-    def __init__(
-        self, work: RoundWork, aggregator: Aggregator, optimizer: ServerOptimizer, *, counted: bool
-    ) -> None:
-        self._work, self._aggregator, self._optimizer = work, aggregator, optimizer
+    def __init__(self, work: RoundWork, aggregator: Aggregator, name: str, *, counted: bool) -> None:
+        self._work, self._aggregator, self._name = work, aggregator, name
         self._spec = TreeSpec.of(work.weights)
         state = at_server(_state_type(self._initialize()))
-        metrics = at_server(metrics_type("train", work.bounds, counted=counted))
+        metrics = at_server(_metrics_type(name, work, counted=counted))
         data = at_clients(work.data_type)
         self.initialize = Typed(self._initialize, FunctionType(None, state))
         """`() -> state`."""
@@ -123,38 +122,85 @@ class FederatedProcess:
         return replace(state, model=ModelWeights(self._spec.unflatten(self._spec.flatten(weights))))
 
     def statement(self) -> dp.Statements | None:
-        """Both statements for everything charged so far; None where nothing is promised to anybody."""
+        """Both statements for everything this process has charged; None where nothing is promised to anybody."""
         return self._aggregator.statement()
 
     def _initialize(self) -> ProcessState:
         start = self._spec.unflatten(self._spec.flatten(self._work.weights))
-        return ProcessState(
-            ModelWeights(start), self._optimizer.initialize(self._spec.size, self._spec.dtype)
-        )
+        return ProcessState(ModelWeights(start), {})
 
     def _next(self, state: ProcessState, data: Any) -> RoundOutput:
+        return RoundOutput(state, self._collect(state, data)[1])
+
+    def _collect(self, state: ProcessState, data: Any) -> tuple[NDArray[Any], Mapping[str, Any]]:
+        """One round's average and metrics."""
         weights = self._spec.flatten(state.model.trainable)
         collected = self._aggregator.collect(
             flat_work(self._work, self._spec, weights, state.round),
             data,
-            model_hash=model_hash(self._spec, weights),
+            model_hash=_model_hash(self._spec, weights),
         )
-        average = collected.average.astype(self._spec.dtype)
+        metrics = finalise(
+            collected.sums, self._work.bounds, self._work.finalizers, floor=collected.least_examples
+        )
+        return collected.average, {self._name: metrics, **collected.facts()}
+
+
+class FederatedProcess(Rounds):
+    """Rounds of federated averaging as a pure pair."""
+
+    def __init__(
+        self, work: RoundWork, aggregator: Aggregator, optimizer: ServerOptimizer, *, counted: bool
+    ) -> None:
+        self._optimizer = optimizer
+        super().__init__(work, aggregator, "train", counted=counted)
+
+    def _initialize(self) -> ProcessState:
+        optimizer = self._optimizer.initialize(self._spec.size, self._spec.dtype)
+        return replace(super()._initialize(), optimizer=optimizer)
+
+    def _next(self, state: ProcessState, data: Any) -> RoundOutput:
+        average, metrics = self._collect(state, data)
+        weights = self._spec.flatten(state.model.trainable)
         with np.errstate(all="ignore"):
-            optimizer, moved = self._optimizer.update(state.optimizer, weights, average)
+            optimizer, moved = self._optimizer.update(
+                state.optimizer, weights, average.astype(self._spec.dtype)
+            )
         if not np.isfinite(moved).all():
             raise FedAvgError(
                 f"round {state.round + 1} would leave NaN or infinity in the model; lower the server's learning rate"
                 " and go on from the last state (the round stays charged)"
             )
-        train = finalise(
-            collected.sums, self._work.bounds, self._work.finalizers, floor=collected.least_examples
-        )
         following = ProcessState(ModelWeights(self._spec.unflatten(moved)), optimizer, state.round + 1)
-        return RoundOutput(following, {"train": train, **collected.facts()})
+        return RoundOutput(following, metrics)
 
 
-def model_hash(spec: TreeSpec, weights: NDArray[Any]) -> bytes:
+def spent_together(*processes: Rounds) -> tuple[dp.Epsilons, float]:
+    """What several processes over the same clients cost together: epsilons and deltas add up.
+
+    Each process draws cohorts of its own and keeps a ledger of its own, so a client's loss is at most the sum. Training
+    and evaluating the same clients is such a sum.
+
+    Args:
+        processes: Those that were given the same clients' data.
+
+    Returns:
+        Both epsilons, infinite with any process that promises nothing, and the delta they hold at.
+    """
+    made = [process.statement() for process in processes]
+    promises = [each for each in made if each is not None]
+    if len(promises) < len(made):
+        return dp.Epsilons(math.inf, math.inf), 1.0
+    return (
+        dp.Epsilons(
+            math.fsum(each.readers.epsilon for each in promises),
+            math.fsum(each.server.epsilon for each in promises),
+        ),
+        math.fsum(each.server.delta for each in promises),
+    )
+
+
+def _model_hash(spec: TreeSpec, weights: NDArray[Any]) -> bytes:
     """What a round binds its masks to."""
     return hashlib.sha256(spec.describe().encode() + b"\0" + weights.tobytes()).digest()
 
@@ -165,10 +211,9 @@ def _state_type(state: ProcessState) -> Type:
     return StructType((("model", model), *rest))
 
 
-def metrics_type(name: str, bounds: Mapping[str, float], *, counted: bool) -> Type:
-    """The type of a round's metrics."""
+def _metrics_type(name: str, work: RoundWork, *, counted: bool) -> Type:
     number = TensorType("float64")
-    names = [*bounds, EXAMPLES] if counted else []
+    names = [*work.bounds, EXAMPLES] if counted else []
     return to_type(
         {
             name: StructType(tuple((metric, number) for metric in names)),

@@ -25,7 +25,15 @@ from fedavg.pytree import Tree, TreeSpec
 from fedavg.server_optimizers import ServerOptimizer
 from fedavg.step import Step, run_step
 
-__all__ = ["ClientOptimizer", "RoundWork", "flat_work", "gradient_work", "local_work", "step_work"]
+__all__ = [
+    "ClientOptimizer",
+    "RoundWork",
+    "data_type",
+    "flat_work",
+    "gradient_work",
+    "local_work",
+    "step_work",
+]
 
 ClientOptimizer = ServerOptimizer | Callable[[int], ServerOptimizer]
 """A client optimizer, or a function from the number of rounds done to one: a learning rate that falls by round."""
@@ -115,7 +123,7 @@ def local_work(model: FunctionalModel, optimizer: ClientOptimizer, *, proximal: 
 
         return step
 
-    return RoundWork(model.weights, at, model.bounds, model.finalizers, _data_type(model))
+    return RoundWork(model.weights, at, model.bounds, model.finalizers, data_type(model))
 
 
 def gradient_work(model: FunctionalModel) -> RoundWork:
@@ -130,7 +138,7 @@ def gradient_work(model: FunctionalModel) -> RoundWork:
         moved = spec.flatten(given) - slope / max(sums[EXAMPLES], 1)
         return spec.unflatten(moved), sums
 
-    return RoundWork(model.weights, lambda _: step, model.bounds, model.finalizers, _data_type(model))
+    return RoundWork(model.weights, lambda _: step, model.bounds, model.finalizers, data_type(model))
 
 
 def _weights_of(returned: Any) -> Tree:
@@ -148,7 +156,8 @@ def _add(sums: dict[str, float], model: FunctionalModel, weights: Tree, batch: A
         sums[name] += value
 
 
-def _data_type(model: FunctionalModel) -> Type:
+def data_type(model: FunctionalModel) -> Type:
+    """Type of one client's data: batches, as far as the model says what is in them."""
     if model.input_spec is None:
         return SequenceType(TensorType("batch"))
     arrays = [to_type((dtype, shape)) for shape, dtype in model.input_spec]
