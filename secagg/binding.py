@@ -51,6 +51,7 @@ _LENGTH = struct.Struct(">Q")
 _FLOAT = struct.Struct(">d")
 _PAIR = struct.Struct(">QQQQQ32sQ32s")
 _ROUTE = struct.Struct(">QQQQ")
+_SHARE_ENDS = struct.Struct(">Q32sQQQQQQQ")
 
 
 def enc(*fields: Field) -> bytes:
@@ -155,8 +156,13 @@ def conditional_commitment(context: bytes, dealer: int, number: int, secret: byt
 
 
 def share_hash(context: bytes, dealer: int, holder: int, index: int, salt: bytes, share: bytes) -> bytes:
-    """Hash that fixes one share of one secret, hidden by its salt; the dealer gives it to the server."""
-    return hashlib.sha256(enc("share", context, dealer, holder, index, salt, share)).digest()
+    """Hash that fixes one share of one secret, hidden by its salt; the dealer gives it to the server.
+
+    What is hashed is `enc("share", context, dealer, holder, index, salt, share)`, written in one go: a complete
+    graph hashes every share of every pair.
+    """
+    ends = _SHARE_ENDS.pack(len(context), context, 8, dealer, 8, holder, 8, index, len(salt))
+    return hashlib.sha256(_SHARE + ends + salt + _LENGTH.pack(len(share)) + share).digest()
 
 
 def consistency_statement(context: bytes, sender: int, receiver: int, sets: bytes) -> bytes:
@@ -172,3 +178,4 @@ def sets_of(shared: bytes, survivors: bytes) -> bytes:
 _MASK = enc("mask")
 _SELF = enc("self")
 _SEALED = enc("sealed shares") + _LENGTH.pack(32)
+_SHARE = enc("share")

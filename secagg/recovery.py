@@ -139,31 +139,35 @@ class ShareTable:
             raise MalformedMessage(
                 f"a share holds a word that is not below {PRIME}", sender=self._ids[holder]
             )
-        good = np.ones(len(words), np.bool_)
-        if salt:
-            width = self._codec.record_bytes
-            for index, (_, dealer, place, secret) in enumerate(
-                zip(*(a.tolist() for a in answer), strict=True)
-            ):
-                record = records[index * width : (index + 1) * width]
-                good[index] = self._matches(record, dealer, holder, place, secret)
+        good = self._match(holder, answer, records) if salt else np.ones(len(words), np.bool_)
+        self.faults += [
+            Fault(None, self._ids[holder], "it revealed another share than it had accepted")
+        ] * int(np.count_nonzero(~good))
         for slot in range(len(self._shares)):
             taken = good & (answer.slots == slot)
             dealers, places = answer.dealers[taken], answer.places[taken]
             self._shares[slot][dealers, places] = words[taken]
             self._given[slot][dealers, places] = True
 
-    def _matches(self, record: memoryview, dealer: int, holder: int, place: int, secret: int) -> bool:
-        """Whether a record is the one that the dealer committed to; names the holder otherwise."""
-        salt = self._codec.salt_bytes
-        ids = self._ids
-        found = share_hash(
-            self._context, ids[dealer], ids[holder], secret, bytes(record[:salt]), bytes(record[salt:])
-        )
-        if found == self._hashes.row(dealer, place)[secret * HASH_BYTES : (secret + 1) * HASH_BYTES]:
-            return True
-        self.faults.append(Fault(None, ids[holder], "it revealed another share than it had accepted"))
-        return False
+    def _match(self, holder: int, answer: Answer, records: memoryview) -> Mask:
+        """Which records of a holder are those that their dealers committed to."""
+        salt, width, client = self._codec.salt_bytes, self._codec.record_bytes, self._ids[holder]
+        data, promised = bytes(records), self._hashes.rows(answer.dealers, answer.places)
+        good = []
+        for turn, (dealer, secret) in enumerate(
+            zip(answer.dealers.tolist(), answer.secrets.tolist(), strict=True)
+        ):
+            start, due = turn * width, turn * self._codec.hash_row_bytes + secret * HASH_BYTES
+            found = share_hash(
+                self._context,
+                self._ids[dealer],
+                client,
+                secret,
+                data[start : start + salt],
+                data[start + salt : start + width],
+            )
+            good.append(found == promised[due : due + HASH_BYTES])
+        return np.array(good, np.bool_)
 
     def recover(self, slot: int, dealers: Positions) -> Iterator[tuple[int, bytes | None]]:
         """Yield each dealer with its secret (None where the words are out of range), in any order.

@@ -88,10 +88,10 @@ class Rows:
         rows: bytes = self._rows[others, self._index(receiver, others, places)].tobytes()
         return rows
 
-    def row(self, sender: int, place: int) -> bytes:
-        """The row of one client for the holder at a place of its list, where it sends itself rows too."""
-        row: bytes = self._rows[sender, place].tobytes()
-        return row
+    def rows(self, senders: Positions, places: Positions) -> bytes:
+        """The row of each sender for the holder at a place of its list, concatenated; with rows for themselves."""
+        rows: bytes = self._rows[senders, places].tobytes()
+        return rows
 
     def _index(self, receiver: int, senders: Positions, places: Positions) -> Positions:
         return places if self._to_itself else places - (receiver > senders)

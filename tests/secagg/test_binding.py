@@ -51,6 +51,8 @@ def test_packed_forms_are_enc():
     assert binding.pair_fields(7, 2**40, KEY_A, KEY_B) == binding.enc(7, 2**40, KEY_A, KEY_B)
     context = b"c" * 32
     assert binding.associated_data(context, 3, 4) == binding.enc("sealed shares", context, 3, 4)
+    fields = (context, 3, 2**40, 1, b"s" * 16, b"h" * 36)
+    assert binding.share_hash(*fields) == hashlib.sha256(binding.enc("share", *fields)).digest()
     vector = binding.vector_fields(1, Vector("v", 9, 24))
     assert vector == binding.enc(1, "v", 24, 9)
     assert binding.mask_info(b"pair", vector) == binding.enc("mask") + b"pair" + vector

@@ -219,3 +219,22 @@ def test_sets_below_the_floors_are_refused(mode):
     with pytest.raises(TooFewClients) as caught:
         round_.clients[0].receive(bent)
     assert (caught.value.have, caught.value.need) == (6, 7)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_u2_with_too_few_share_holders_is_refused_before_the_input(mode):
+    """The smallest set that is taken has the threshold's number of them; nothing was masked for a smaller one."""
+    round_ = Round(choose(adversary=mode)).play_until("masked_input")
+    server, codec = round_.server, round_.server._codec
+    need = round_.parameters.threshold
+    for client, inside in ((0, need), (1, need - 1)):
+        others = [other for other in range(8) if other != client][: inside - 1]
+        shown = np.isin(np.arange(8), [client, *others])
+        rows, hashes = server._sealed.incoming(client, shown), server._shares.hashes_for(client, shown)
+        message = codec.encode_inbox(shown, rows, hashes, [])
+        if inside == need:
+            assert round_.clients[client].receive(message) is None
+            continue
+        with pytest.raises(TooFewClients, match="share holders") as caught:
+            round_.clients[client].receive(message)
+        assert (caught.value.have, caught.value.need) == (need - 1, need)

@@ -50,4 +50,4 @@ def test_rows_go_where_they_were_sent(graph, data):
         assert to_holders.incoming(receiver, alive) == expected
         assert to_alive.incoming(receiver, alive) == expected
         for sender, place in zip(*routing.incoming(receiver, alive), strict=True):
-            assert sender == silent or to_holders.row(sender, place) == row(int(sender), receiver)
+            assert sender == silent or to_holders.rows([sender], [place]) == row(int(sender), receiver)

@@ -1,0 +1,62 @@
+"""Each defence of `tests/secagg/defences.py` is removed in a copy of the tree, and its test must fail."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.secagg.defences import DEFENCES
+
+ROOT = Path(__file__).parents[2]
+IDS = [f"{defence.attack}: {defence.what}" for defence in DEFENCES]
+
+
+@pytest.mark.parametrize("defence", DEFENCES, ids=IDS)
+def test_the_table_is_up_to_date(defence):
+    """What is removed stands in its file exactly once, and the test that must see it exists."""
+    for file, old, new in defence.edits:
+        assert (ROOT / "secagg" / file).read_text().count(old) == 1
+        assert old != new
+    file, name = defence.test.split("::")
+    assert f"def {name}(" in (ROOT / "tests" / "secagg" / file).read_text()
+
+
+def test_no_defence_is_listed_twice():
+    assert len(set(IDS)) == len(IDS)
+
+
+def run(tree, test):
+    """The exit status of pytest on one test of a tree: 0 passed, 1 failed, else it did not run."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, f"tests/secagg/{test}"], cwd=tree, capture_output=True, text=True)
+    return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of what the tests of `secagg` need."""
+    copy = tmp_path_factory.mktemp("tree")
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("secagg", "tests/secagg", "tests/vectors"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("defence", DEFENCES, ids=IDS)
+def test_its_test_fails_without_it(tree, defence):
+    status, output = run(tree, defence.test)
+    assert status == 0, output
+    kept = {file: (tree / "secagg" / file).read_text() for file, _, _ in defence.edits}
+    try:
+        for file, old, new in defence.edits:
+            path = tree / "secagg" / file
+            path.write_text(path.read_text().replace(old, new))
+        status, output = run(tree, defence.test)
+    finally:
+        for file, text in kept.items():
+            (tree / "secagg" / file).write_text(text)
+    assert status == 1, output
