@@ -1,0 +1,424 @@
+"""Where programs run: a context has the population, the budget, the ledger, and the way sums are taken.
+
+Order inside a run, which the statements rest on:
+
+1. arguments are checked; a program whose cost the context cannot state is refused;
+2. the ledger reserves the whole run, all stages of it, before anybody is drawn;
+3. the library draws one cohort for all stages;
+4. stage by stage, clients compute, clip, round, noise and mask, and the server goes on with the noised sums;
+5. the ledger settles. A run that ends without its sums is refunded only while nothing could have been released.
+
+How often a program may run is fixed beforehand (`rounds=`), or kept by a filter (`rounds=None`, over a ledger that
+several programs may share). An insecure context adds no noise and takes no masks: for debugging, and it says so in
+every result.
+
+Where the clients are is the backend's matter (`fedavg.backends`): the context hands it a stage's work as a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+import dp
+import secagg
+from fedavg.aggregation import Record, SecureAggregation
+from fedavg.backends import Backend, Local
+from fedavg.client_data import ClientData
+from fedavg.core.computation import FederatedComputation, current_context, takes_clients
+from fedavg.core.errors import ExecutionError
+from fedavg.core.graph import Node, listing
+from fedavg.core.local import checker
+from fedavg.core.plan import PrivacyReport, Stage, stages_of
+from fedavg.core.program import ClientStage, ServerState, exact_sums, released
+from fedavg.core.promise import Bound, Promise
+from fedavg.entropy import RunEntropy
+from fedavg.errors import RoundAborted, StepError
+
+__all__ = ["InsecureWarning", "LocalContext", "RunResult"]
+
+_client_logger = logging.getLogger("fedavg.client")
+_LEAST_DENOMINATOR = 4.0  # deviations of its noise
+_INSECURE = (
+    "INSECURE: computed without noise and without masks, for debugging; whoever sees this result learns about single"
+    " clients"
+)
+
+
+class InsecureWarning(UserWarning):
+    """A result was computed without any protection."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave, and what everything charged to its ledger has cost so far; None where no client was asked."""
+
+    value: Any
+    statements: dp.Statements | None
+    survivors: int | None = None
+    warning: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.value}" + (f"\n{self.warning}" if self.warning else "")
+
+
+class LocalContext:
+    """Runs programs with every client played in this process, or wherever a backend plays them.
+
+    Guarantee: the two statements of `privacy()`, for at most `rounds` runs of one program, whatever its results are
+    used for; with `rounds=None`, for any runs of any programs on one ledger until its budgets are spent.
+
+    Args:
+        population: Number of clients; every argument at CLIENTS has so many.
+        delta: Probability that the promise fails.
+        readers_epsilon: Most epsilon against readers of the results, or None.
+        server_epsilon: Most epsilon against the server, or None.
+        noise_multiplier: z of a run's one event, at least; calibrated to the budgets when None.
+        rounds: How often the program will be run; None for a filter.
+        cohort_size: Clients drawn on average for a run; everybody when None.
+        max_participations: Most runs a client may contribute to, or None for every run.
+        secure: How sums are taken.
+        entropy: Where randomness comes from; the operating system by default.
+        ledger: Where charges are kept; in memory when None, which a filter does not allow.
+        backend: Who plays the clients.
+        record: Called with what the server receives.
+        insecure: No noise, no masks, no budget: for debugging.
+
+    >>> from fedavg.core import at_clients, federated_clip, federated_computation, federated_sum
+    >>> @federated_computation(at_clients(float))
+    ... def total(x):
+    ...     return federated_sum(federated_clip(x, l2=1.0))
+    >>> context = LocalContext(population=50, delta=1e-4, noise_multiplier=2.0)
+    >>> round(total.privacy(context).statements.readers.epsilon, 2)
+    1.7
+    """
+
+    def __init__(
+        self,
+        *,
+        population: int | None = None,
+        delta: float | None = None,
+        readers_epsilon: float | None = None,
+        server_epsilon: float | None = None,
+        noise_multiplier: float | None = None,
+        rounds: int | None = 1,
+        cohort_size: float | None = None,
+        max_participations: int | None = None,
+        secure: SecureAggregation | None = None,
+        entropy: RunEntropy | None = None,
+        ledger: str | Path | None = None,
+        backend: Backend | None = None,
+        record: Record | None = None,
+        insecure: bool = False,
+    ) -> None:
+        self._entropy, self._secure = entropy or RunEntropy(), secure or SecureAggregation()
+        self._ledger_path = None if ledger is None else Path(ledger)
+        self._backend, self._record = backend or Local(), record
+        self._promise: Promise | None = None
+        self._bound: dict[FederatedComputation, Bound] = {}
+        self._ledgers: dict[FederatedComputation, dp.Ledger] = {}
+        self._participations: dp.Participations | None = None
+        promises = (delta, readers_epsilon, server_epsilon, noise_multiplier, max_participations)
+        if insecure:
+            if any(promise is not None for promise in promises):
+                raise ExecutionError(
+                    "an insecure context keeps no promise; leave out budgets, delta and noise"
+                )
+            return
+        if population is None or delta is None:
+            raise ExecutionError(
+                "no cost can be stated without population and delta; give both, or insecure=True"
+            )
+        if rounds is None and (
+            ledger is None or noise_multiplier is None or readers_epsilon is server_epsilon
+        ):
+            raise ExecutionError(
+                "rounds=None asks for a filter, which a ledger keeps: give ledger=, noise_multiplier= and a budget, or"
+                " the number of rounds"
+            )
+        privacy = dp.Privacy(
+            delta=delta,
+            l2_clip_norm=1.0,  # Not used: bounds are in the program's types.
+            readers_epsilon=readers_epsilon,
+            server_epsilon=server_epsilon,
+            noise_multiplier=noise_multiplier,
+            max_participations=max_participations,
+        )
+        sampler = dp.PaddedPoisson(population=population, expected=cohort_size or population)
+        self._promise = Promise(sampler, privacy, rounds, self._secure, self._entropy.is_seeded)
+
+    @classmethod
+    def public(cls) -> LocalContext:
+        """For programs that ask nothing of clients."""
+        return cls(insecure=True)
+
+    def __enter__(self) -> Self:
+        self._token = current_context().set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        current_context().reset(self._token)
+
+    @property
+    def promise(self) -> Promise:
+        """What this context promises.
+
+        Raises:
+            ExecutionError: nothing; it is insecure.
+        """
+        if self._promise is None:
+            raise ExecutionError("an insecure context promises nothing, so there is no cost to state")
+        return self._promise
+
+    def privacy(self, computation: FederatedComputation) -> PrivacyReport:
+        """What the planned runs of a program cost, without running anything.
+
+        Raises:
+            ExecutionError: the context is insecure, or cannot state the program's cost.
+        """
+        return self.promise.report(self._bind(computation))
+
+    def run(self, computation: FederatedComputation, *arguments: Any) -> RunResult:
+        """Run a program once, and charge it.
+
+        Raises:
+            ExecutionError: it cannot be run on these arguments, or not once more; nothing was charged.
+            dp.BudgetExceeded: it would pass a budget; nothing was drawn or charged.
+            RoundAborted: too many dropped out; says whether it was charged.
+        """
+        given = _arguments(computation, arguments)
+        data = {node: value for node, value in given.items() if takes_clients(node.type)}
+        public = {node: value for node, value in given.items() if node not in data}
+        if self._promise is not None and computation.asks_clients:
+            self._bind(computation)
+        state = ServerState(computation.results, public)
+        if not computation.asks_clients:
+            return RunResult(_filled(computation.result, state), None)
+        if self._promise is None:
+            return self._run_insecure(computation, state, data)
+        return self._run_private(computation, state, data)
+
+    def ledger(self, computation: FederatedComputation) -> dp.Ledger:
+        """The ledger that a program is charged to.
+
+        Raises:
+            ExecutionError: the context is planned for another program.
+        """
+        if computation not in self._ledgers:
+            bound, promise = self._bind(computation), self.promise
+            if self._ledgers and promise.rounds is not None:
+                (other,) = self._ledgers
+                raise ExecutionError(
+                    f"this context is charged for {other.name}, and {computation.name} on top of it was not planned:"
+                    " compose both in one program, or use a filter (rounds=None), which covers them together"
+                )
+            if promise.rounds is None:
+                dp.Ledger.share(self._ledger_path, budget=promise.filter())
+            self._ledgers[computation] = dp.Ledger.attach(
+                self._ledger_path, accountant=bound.accountant, run=self._fingerprint(computation)
+            )
+        return self._ledgers[computation]
+
+    def _bind(self, computation: FederatedComputation) -> Bound:
+        if computation not in self._bound:
+            self._bound[computation] = self.promise.bind(computation)
+        return self._bound[computation]
+
+    def _run_private(
+        self, computation: FederatedComputation, state: ServerState, data: Mapping[Node, ClientData]
+    ) -> RunResult:
+        bound, ledger = self._bind(computation), self.ledger(computation)
+        if ledger.charged >= (self.promise.rounds or np.inf):
+            raise ExecutionError(
+                f"{computation.name} was planned for {self.promise.rounds} rounds, and they are used up; plan for more,"
+                " or use a filter (rounds=None)"
+            )
+        ids = _client_ids(data, self.promise.sampler.population)
+        participations = self._counts(ids, begun=ledger.begun)
+        number = ledger.reserve(timestamp=time.time())
+        draw = self._draw(participations, number)
+        contributes = dict(zip(draw.invited.tolist(), draw.contributes.tolist(), strict=True))
+        survivors = []
+        with self._refunding(ledger, number) as record:
+            for position, stage in enumerate(bound.plan.stages):
+                work = ClientStage.of(
+                    stage.aggregations,
+                    state,
+                    data,
+                    contributes=contributes,
+                    log=_log,
+                    zeros=stage.plan.zeros(),
+                )
+                sums = self._sum(stage, work, number * len(bound.plan.stages) + position, record, computation)
+                state.advance(self._released(stage, sums))
+                survivors.append(sums.survivors)
+                record.answered = True
+        value = _filled(computation.result, state)
+        digest = hashlib.sha256(repr(value).encode()).digest()
+        ledger.settle(number, survivors=min(survivors), model_hash=digest, timestamp=time.time())
+        statements = self.promise.statements(
+            bound, ledger.spent(), charged=ledger.charged, aborted=ledger.aborted
+        )
+        return RunResult(value, statements, min(survivors))
+
+    def _sum(
+        self,
+        stage: Stage,
+        work: ClientStage,
+        number: int,
+        record: _Answers,
+        computation: FederatedComputation,
+    ) -> Any:
+        """Take one stage's sum, wherever the clients are."""
+        shown = [str(computation), *map(repr, work.public.values())]
+        return self._backend.sum_round(
+            stage.plan,
+            work,  # type: ignore[arg-type]  # A value that gives each position's blocks: all that is asked of it.
+            clients=list(work.contributes),
+            number=number,
+            model_hash=hashlib.sha256("\0".join(shown).encode()).digest(),
+            dropouts={},
+            entropy=self._entropy,
+            record=record,
+            memory={},
+        )
+
+    def _released(self, stage: Stage, sums: Any) -> dict[Node, Any]:
+        least = {name: _LEAST_DENOMINATOR * stage.plan.stddev_of_sum(name) for name in sums.sums}
+        divisor = self.promise.sampler.expected
+        return {a.node: released(a, sums.sums, divisor=divisor, least=least) for a in stage.aggregations}
+
+    def _run_insecure(
+        self, computation: FederatedComputation, state: ServerState, data: Mapping[Node, ClientData]
+    ) -> RunResult:
+        """The same program over everybody, with exact sums; clips that the program asks for are kept."""
+        count = len(_client_ids(data, None))
+        everybody = dict.fromkeys(range(count), True)
+        for aggregations in stages_of(computation.results):
+            work = ClientStage.of(aggregations, state, data, contributes=everybody, log=_log, zeros={})
+            state.advance(exact_sums(work, count))
+        warnings.warn(f"{computation.name}: {_INSECURE}", InsecureWarning, stacklevel=3)
+        return RunResult(_filled(computation.result, state), None, count, _INSECURE)
+
+    def _counts(self, ids: Sequence[Any], *, begun: bool) -> dp.Participations:
+        if self._participations is None:
+            path = self._ledger_path
+            counts = None if path is None else path.with_name(f"{path.stem}.participations.sqlite")
+            self._participations = dp.Participations(counts, ids, begun=begun)
+        return self._participations
+
+    def _draw(self, participations: dp.Participations, number: int) -> dp.Draw:
+        """One cohort for all stages of a run, counted durably before anybody is asked."""
+        sampler, cap = self.promise.sampler, self.promise.privacy.max_participations
+        keystream = self._entropy.keystream("cohort", number)
+        return participations.claim(
+            lambda counts: sampler.draw(keystream, capped=counts >= cap if cap is not None else ())
+        )
+
+    @contextmanager
+    def _refunding(self, ledger: dp.Ledger, number: int) -> Iterator[_Answers]:
+        record = _Answers(self._record)
+        try:
+            yield record
+        except secagg.SecAggError as error:
+            if not record.answered:
+                ledger.refund(number, reason=str(error), timestamp=time.time())
+            fate = "stays charged" if record.answered else "was refunded"
+            raise RoundAborted(
+                f"run {number} ended early: {error}; it {fate}", charged=record.answered
+            ) from error
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        return {"secure": repr(self._secure), "seeded": self._entropy.is_seeded}
+
+    def _fingerprint(self, computation: FederatedComputation) -> dict[str, Any]:
+        graph = hashlib.sha256(listing(*computation.results).encode()).hexdigest()
+        return {
+            "program": computation.name,
+            "type": str(computation.type_signature),
+            "graph": graph,
+            **self._settings,
+        }
+
+
+class _Answers:
+    """Watches whether anything could have been released; passes everything on to the user's record."""
+
+    def __init__(self, record: Record | None) -> None:
+        self.answered = False
+        self._record = record
+
+    def __call__(self, stage: str, sender: int, message: bytes) -> None:
+        self.answered = self.answered or stage == "unmask"
+        if self._record is not None:
+            self._record(stage, sender, message)
+
+
+def _arguments(computation: FederatedComputation, arguments: Sequence[Any]) -> dict[Node, Any]:
+    """The arguments in the form of their types; what clients hold is not looked at."""
+    given: dict[Node, Any] = {}
+    if len(arguments) != len(computation.parameters):
+        raise ExecutionError(
+            f"{computation.name} is {computation.type_signature}, and got {len(arguments)} arguments"
+        )
+    for node, argument in zip(computation.parameters, arguments, strict=True):
+        if takes_clients(node.type):
+            given[node] = ClientData.of(argument)
+            continue
+        if isinstance(argument, ClientData):
+            raise ExecutionError(f"{node.detail} is one value of type {node.type}; it was given a population")
+        try:
+            given[node] = _copied(checker(node.type.member)(argument))
+        except StepError as error:
+            raise ExecutionError(f"{node.detail} is not of type {node.type}: {error}") from error
+    return given
+
+
+def _client_ids(data: Mapping[Node, ClientData], population: int | None) -> Sequence[Any]:
+    """The population, which all arguments at the clients must have in common."""
+    ids = [list(clients.client_ids) for clients in data.values()] or [list(range(population or 0))]
+    for other, node in zip(ids, data, strict=False):
+        if other != ids[0]:
+            raise ExecutionError(
+                f"{node.detail} has other clients than the first argument; give the same ids"
+            )
+    if population is not None and len(ids[0]) != population:
+        raise ExecutionError(f"there are {len(ids[0])} clients, and the context was planned for {population}")
+    return ids[0]
+
+
+def _filled(result: Any, state: ServerState) -> Any:
+    """The result with values in the place of nodes."""
+    if isinstance(result, Node):
+        return state[result]
+    if isinstance(result, Mapping):
+        return {name: _filled(item, state) for name, item in result.items()}
+    return tuple(_filled(item, state) for item in result) if isinstance(result, tuple) else result
+
+
+def _copied(value: Any) -> Any:
+    """A value that shares no memory with the caller's."""
+    if isinstance(value, Mapping):
+        return {name: _copied(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_copied, value))
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _log(client_id: Any, cause: str) -> None:
+    # Below what is shown unless asked for: it names a client that was drawn.
+    _client_logger.info("client %s: %s", client_id, cause)

@@ -1,0 +1,292 @@
+"""From a judged program to its privacy cost, before anything runs: stages, blocks, noise, events.
+
+Aggregations that do not wait for each other are one *stage*: one vector per client, one masked sum, one block for each
+bounded part. Stages of one program follow each other under *one* draw, and are one sampled event (rule 5). With noise
+multipliers z_a of the single aggregations, against their own bounds, the event's is
+
+    1/z^2 = sum over aggregations of 1/z_a^2,   z_a = z / sqrt(w_a),   sum of w_a = 1,
+
+because a sampled mixture of adaptive Gaussians is dominated by the sampled mixture of one Gaussian of that shift.
+Within a stage the blocks' weights are the w_a; an aggregation's share is split evenly over its bounded parts.
+
+Not here: running a stage (`program`), charging it (`context`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, fsum, inf, sqrt
+from typing import Any
+
+import dp
+from dp.events import Gaussian, together
+from fedavg.aggregation import AggregationPlan, SecureAggregation
+from fedavg.core.errors import ExecutionError
+from fedavg.core.graph import Node, Noise, upstream
+from fedavg.core.judgement import bounded_parts
+from fedavg.core.types import WithinType, size, unbounded
+
+__all__ = ["Aggregation", "Event", "Plan", "PrivacyReport", "Stage", "stages_of"]
+
+_UP = 1 + 1e-9  # Noise multipliers are rounded up, so that dividing and composing them never falls short.
+_LEAST_SHARE_DEVIATION = 2.2  # in integer units; below 2 the tight epsilon is not proven
+_UNITS = 101.0  # integer sensitivity over sqrt(length), as encodings have it
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """One `federated_sum` or `federated_mean` with its name on the wire."""
+
+    node: Node
+    name: str
+
+    @property
+    def parts(self) -> tuple[tuple[str, WithinType], ...]:
+        """Name and type of each bounded part."""
+        kind = self.node.inputs[0].type.member
+        found = bounded_parts(kind)
+        if self.node.label == "raw":  # insecure: nothing is bounded
+            found = iter([("", WithinType(unbounded(kind), inf))])  # type: ignore[arg-type]
+        return tuple((f"{self.name}/{path}" if path else self.name, kind) for path, kind in found)
+
+    @property
+    def weight_bound(self) -> float | None:
+        """The largest weight, where the mean is weighted."""
+        if len(self.node.inputs) < 2:
+            return None
+        kind = self.node.inputs[1].type.member
+        return kind.l2 if isinstance(kind, WithinType) else None
+
+    def blocks(self, share: float, padded: int) -> list[dp.Block]:
+        """Its blocks with their weights; `padded` zeros make the first one long enough to be rounded finely."""
+        blocks = []
+        for position, (name, kind) in enumerate(self.parts):
+            lengths, bound = {name: size(kind)}, kind.l2
+            if self.weight_bound is not None:
+                lengths[f"{name} weight"], bound = 1, kind.l2 * sqrt(2)
+            if padded and position == 0:
+                lengths[f"{name} padding"] = padded
+            blocks.append(dp.Block.joint(lengths, l2_bound=bound, weight=share / len(self.parts)))
+        return blocks
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Aggregations that are summed at once, and how."""
+
+    aggregations: tuple[Aggregation, ...]
+    plan: AggregationPlan
+
+
+@dataclass(frozen=True)
+class Event:
+    """One aggregation as the accountant sees it.
+
+    Attributes:
+        expression: Where it stands.
+        stage: In which of the sums under the draw it is.
+        bounds: The enforced L2 bound of each part, in its own unit.
+        noise_multiplier: Deviation of its noise over its own sensitivity.
+        stddev: Deviation of the noise in each coordinate of each part of the sum, with every share in, in its unit.
+        threshold_delta: What an open domain's threshold costs; 0, because keys are coordinates here (rule 7).
+    """
+
+    expression: str
+    stage: int
+    bounds: tuple[float, ...]
+    noise_multiplier: float
+    stddev: tuple[float, ...]
+    threshold_delta: float = 0.0
+
+
+@dataclass(frozen=True)
+class PrivacyReport:
+    """What a computation costs in a context: both statements, and the events of one run of it."""
+
+    statements: dp.Statements
+    events: tuple[Event, ...]
+    noise_multiplier: float
+    """Of the one sampled event that all of them are."""
+    runs: int | None
+    """For how many runs the statements hold; None: for as many as a filter lets pass."""
+
+    def __str__(self) -> str:
+        lines = [self.statements.readers.text, self.statements.server.text]
+        lines += [
+            f"stage {e.stage}, noise multiplier {e.noise_multiplier:.4g}, bounds {e.bounds}: {e.expression}"
+            for e in self.events
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Mechanism:
+    """All stages under one draw, as the accountant sees them: one release."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def _mechanisms(self) -> tuple[dp.Mechanism, ...]:
+        return tuple(stage.plan.mechanism for stage in self.stages)
+
+    @property
+    def event(self) -> Gaussian:
+        events = [mechanism.event for mechanism in self._mechanisms]
+        if not all(isinstance(event, Gaussian) for event in events):
+            raise ExecutionError(
+                "only Gaussian mechanisms compose under one draw; leave the mechanism at its default"
+            )
+        return together(*(event for event in events if isinstance(event, Gaussian)))
+
+    @property
+    def noise_multiplier(self) -> float:
+        return self.event.noise_multiplier
+
+    @property
+    def honest_survivors(self) -> int:
+        return min(mechanism.honest_survivors for mechanism in self._mechanisms)
+
+    @property
+    def trusted_server(self) -> bool:
+        return any(mechanism.trusted_server for mechanism in self._mechanisms)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "stages under one draw", "stages": [dict(m.describe()) for m in self._mechanisms]}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program's stages with their noise, in one context."""
+
+    stages: tuple[Stage, ...]
+
+    @classmethod
+    def choose(
+        cls,
+        roots: Sequence[Node],
+        *,
+        noise_multiplier: float | None,
+        sampler: dp.Sampler,
+        privacy: dp.Privacy,
+        secure: SecureAggregation,
+        task: str,
+    ) -> Plan:
+        """Divide the noise among a program's aggregations.
+
+        Args:
+            roots: The program's results.
+            noise_multiplier: Least z of all aggregations together, as the budgets want it; None where every
+                aggregation has its own and no budget binds.
+            sampler: Who is drawn.
+            privacy: The promise.
+            secure: How sums are taken.
+            task: What the sums are for.
+        """
+        stages = stages_of(roots)
+        z, shares = _shares([a for stage in stages for a in stage], noise_multiplier)
+        planned = []
+        for stage in stages:
+            weight = fsum(shares[a.name] for a in stage)
+            own = z / sqrt(weight) * _UP
+            padding = _padding(stage, own, sampler.cohort_size)
+            blocks = [
+                block
+                for position, a in enumerate(stage)
+                for block in a.blocks(shares[a.name] / weight, padding if position == 0 else 0)
+            ]
+            plan = AggregationPlan.choose(
+                blocks,
+                cohort=sampler.cohort_size,
+                privacy=privacy,
+                noise_multiplier=own,
+                secure=secure,
+                task=task,
+            )
+            planned.append(Stage(stage, plan))
+        return cls(tuple(planned))
+
+    @property
+    def mechanism(self) -> dp.Mechanism:
+        """All stages as one release."""
+        return _Mechanism(self.stages)
+
+    @property
+    def minimum_survivors(self) -> int:
+        """Fewest clients in any of the sums."""
+        return min(stage.plan.minimum_survivors for stage in self.stages)
+
+    def events(self) -> tuple[Event, ...]:
+        """What one run releases, aggregation by aggregation."""
+        return tuple(
+            _event(aggregation, number, stage)
+            for number, stage in enumerate(self.stages, start=1)
+            for aggregation in stage.aggregations
+        )
+
+
+def stages_of(roots: Sequence[Node]) -> tuple[tuple[Aggregation, ...], ...]:
+    """The aggregations in the order in which they can be taken."""
+    depth: dict[Node, int] = {}
+    stages: list[list[Aggregation]] = []
+    for node in upstream(*roots):
+        below = max((depth[before] for before in node.inputs), default=0)
+        depth[node] = below + (node.op in ("sum", "mean"))
+        if node.op in ("sum", "mean"):
+            stages.extend([] for _ in range(depth[node] - len(stages)))
+            stages[depth[node] - 1].append(Aggregation(node, f"{node.op} {sum(map(len, stages)) + 1}"))
+    return tuple(map(tuple, stages))
+
+
+def _shares(
+    aggregations: Sequence[Aggregation], noise_multiplier: float | None
+) -> tuple[float, dict[str, float]]:
+    """Z of all together, and each aggregation's share of 1/z^2."""
+    noises: dict[str, Noise] = {a.name: a.node.detail for a in aggregations}
+    fixed = {name: noise.multiplier**-2 for name, noise in noises.items() if noise.multiplier is not None}
+    free = {name: noise.weight for name, noise in noises.items() if noise.multiplier is None}
+    if noise_multiplier is None and free:
+        raise ExecutionError(
+            "the context states no budget and no noise multiplier; give it one, or give every aggregation its own noise"
+        )
+    whole = noise_multiplier**-2 if noise_multiplier is not None else fsum(fixed.values())
+    left = whole - fsum(fixed.values())
+    if left < -1e-12 * whole or (free and left <= 0):
+        raise ExecutionError(
+            f"the aggregations' own noise multipliers come to {fsum(fixed.values()) ** -0.5:.4g} together, and the"
+            f" context wants {whole**-0.5:.4g}"
+            + (" with others to share it" * bool(free))
+            + "; raise them, or the budget"
+        )
+    if not free:
+        whole = fsum(fixed.values())
+    total = fsum(free.values())
+    shares = {name: cost / whole for name, cost in fixed.items()}
+    shares |= {name: left / whole * weight / total for name, weight in free.items()}
+    return whole**-0.5, shares
+
+
+def _padding(stage: Sequence[Aggregation], noise_multiplier: float, cohort: int) -> int:
+    """Zeros that make the longest block so long that each share's noise has the deviation its proof needs.
+
+    An encoding's integer units grow with the root of its longest block, so that a single number in a large cohort
+    would be rounded too coarsely.
+    """
+    wanted = ceil((_LEAST_SHARE_DEVIATION / (_UNITS * noise_multiplier)) ** 2 * cohort)
+    lengths = [size(kind) for a in stage for _, kind in a.parts]
+    return 0 if max(lengths) >= wanted else wanted - lengths[0]
+
+
+def _event(aggregation: Aggregation, number: int, stage: Stage) -> Event:
+    plan = stage.plan
+    names = [name for name, _ in aggregation.parts]
+    share = fsum(
+        block.weight for block in plan.encoding.blocks if any(part in names for part, _ in block.parts)
+    )
+    return Event(
+        aggregation.node.where,
+        number,
+        tuple(kind.l2 for _, kind in aggregation.parts),
+        plan.mechanism.noise_multiplier / sqrt(share),
+        tuple(plan.stddev_of_sum(name) for name in names),
+    )

@@ -1,0 +1,366 @@
+"""Running a judged program: at the server between the sums, at each client before one.
+
+What a client does before a stage is a value, `ClientStage`, that can be taken to where the client is. Whatever happens
+there, it gives something of the stage's one form: a function that fails, a filter that leaves the client out, a value
+of another shape than its type or that is not finite, all give zeros (rule 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedavg.client_data import ClientData
+from fedavg.client_work import ClientLog
+from fedavg.core.graph import Node, upstream
+from fedavg.core.local import checker
+from fedavg.core.plan import Aggregation
+from fedavg.core.types import (
+    CLIENTS,
+    StructType,
+    TensorType,
+    Type,
+    WithinType,
+    size,
+    struct_of,
+    unbounded,
+)
+from fedavg.errors import StepError
+
+__all__ = ["ClientStage", "ServerState", "exact_sums", "flatten", "released", "unflatten"]
+
+_ABSENT = object()
+_Vector = NDArray[np.float64]
+_Operation = Callable[..., Any]
+
+
+class ServerState:
+    """What is known at the server while a program runs: the values of all expressions that are not raw."""
+
+    def __init__(self, roots: Sequence[Node], given: Mapping[Node, Any]) -> None:
+        self._order = tuple(upstream(*roots))
+        self._values: dict[Node, Any] = dict(given)
+        self.advance({})
+
+    def advance(self, sums: Mapping[Node, Any]) -> None:
+        """Take in what a stage released, and compute all that follows from it."""
+        self._values.update(sums)
+        for node in self._order:
+            here = node.label == "public" or node.type.placement != CLIENTS
+            ready = all(before in self._values for before in node.inputs)
+            if here and ready and node not in self._values and node.op not in ("parameter", "sum", "mean"):
+                self._values[node] = _frozen(_operation(node)(*(self._values[n] for n in node.inputs)))
+
+    def __getitem__(self, node: Node) -> Any:
+        return self._values[node]
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._values
+
+
+@dataclass(frozen=True, eq=False)
+class ClientStage:
+    """One stage's work for each client of a cohort.
+
+    Attributes:
+        stage: What is summed.
+        data: The population's data for each raw parameter; positions are the protocol's ids.
+        public: Values of the expressions that the server knows and the clients need.
+        contributes: Position of each invited client, and whether its data is in the sum: never published.
+        log: Where a client notes why it sends zeros.
+        zeros: What a client with nothing to say sends.
+    """
+
+    stage: tuple[Aggregation, ...]
+    data: Mapping[Node, ClientData]
+    public: Mapping[Node, Any]
+    contributes: Mapping[int, bool] = field(repr=False)
+    log: ClientLog = field(repr=False)
+    zeros: Mapping[str, _Vector] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        stage: tuple[Aggregation, ...],
+        state: ServerState,
+        data: Mapping[Node, ClientData],
+        *,
+        contributes: Mapping[int, bool],
+        log: ClientLog,
+        zeros: Mapping[str, _Vector],
+    ) -> ClientStage:
+        """Take from the server's state what the clients need for a stage."""
+        needed = _until([node for a in stage for node in a.node.inputs], state)
+        return cls(
+            stage,
+            {node: data[node] for node in needed if node in data},
+            {node: state[node] for node in needed if node in state},
+            contributes,
+            log,
+            zeros,
+        )
+
+    def __call__(self, position: int) -> Mapping[str, _Vector]:
+        """The blocks of the client at a position, before they are clipped."""
+        if not self.contributes[position]:
+            return self.zeros
+        blocks = dict(self.zeros)
+        try:
+            with np.errstate(all="ignore"):
+                for packing, inputs in zip(self._packings, self.inputs(position), strict=True):
+                    if inputs is not None:
+                        blocks.update(packing(*inputs))
+        except StepError as error:
+            client_id = next(iter(self.data.values())).client_ids[position] if self.data else position
+            self.log(client_id, str(error))
+            return self.zeros
+        return blocks
+
+    def inputs(self, position: int) -> Iterator[tuple[Any, ...] | None]:
+        """What the client gives to each aggregation; None where a filter left it out.
+
+        Raises:
+            StepError: something of the client's failed.
+        """
+        steps, slots, ends = self._steps
+        values = list(slots)
+        for slot, operation, inputs in steps:
+            values[slot] = operation(position, *[values[i] for i in inputs])
+        for end in ends:
+            given = tuple(values[i] for i in end)
+            yield None if any(value is _ABSENT for value in given) else given
+
+    @cached_property
+    def _packings(self) -> list[_Operation]:
+        return [_packing(aggregation) for aggregation in self.stage]
+
+    @cached_property
+    def _steps(
+        self,
+    ) -> tuple[list[tuple[int, _Operation, tuple[int, ...]]], list[Any], list[tuple[int, ...]]]:
+        """Steps over numbered slots, the slots as they begin, and where each aggregation's inputs end up."""
+        slots: list[Any] = []
+        steps = []
+        index: dict[Node, int] = {}
+        for node in _until([node for a in self.stage for node in a.node.inputs], self.public):
+            index[node] = len(slots)
+            slots.append(self.public.get(node))
+            if node not in self.public:
+                operation = _fetch(self.data[node], node) if node.op == "parameter" else _on_client(node)
+                steps.append((index[node], operation, tuple(index[n] for n in node.inputs)))
+        return steps, slots, [tuple(index[node] for node in a.node.inputs) for a in self.stage]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.stage, self.data, self.public, self.contributes, self.log, self.zeros)
+
+
+def exact_sums(work: ClientStage, count: int) -> dict[Node, Any]:
+    """What an insecure context puts in the place of noised sums: exact ones, of everybody, clipped where asked.
+
+    Raises:
+        StepError: a client failed; says which.
+    """
+    sums: list[Any] = [0.0] * len(work.stage)
+    weights = [0.0] * len(work.stage)
+    for position in range(count):
+        for i, (aggregation, given) in enumerate(zip(work.stage, work.inputs(position), strict=True)):
+            if given is not None:
+                weight = 1.0
+                if len(given) > 1:
+                    weight = min(max(float(given[1]), 0.0), aggregation.weight_bound or np.inf)
+                sums[i] = sums[i] + weight * _clipped_parts(aggregation, given[0])
+                weights[i] += weight
+    return {
+        a.node: unflatten(
+            total / (1.0 if a.node.op == "sum" else weight if len(a.node.inputs) > 1 else float(count)),
+            a.node.type.member,
+        )
+        for a, total, weight in zip(work.stage, map(np.asarray, sums), weights, strict=True)
+    }
+
+
+def _clipped_parts(aggregation: Aggregation, value: Any) -> _Vector:
+    vector = flatten(value, aggregation.node.inputs[0].type.member)
+    ends = np.cumsum([size(kind) for _, kind in aggregation.parts])[:-1]
+    parts = zip(np.split(vector, ends), aggregation.parts, strict=True)
+    return np.concatenate([_clipped(part, kind.l2) for part, (_, kind) in parts])
+
+
+def _until(roots: Sequence[Node], known: Container[Node]) -> list[Node]:
+    """What clients must compute for the roots, inputs first, down to what is known."""
+    needed: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(() if node in known else node.inputs)
+    return [node for node in upstream(*roots) if node in needed]
+
+
+def _fetch(data: ClientData, node: Node) -> _Operation:
+    check = checker(node.type.member)
+
+    def fetch(position: int) -> Any:
+        try:
+            given = data.for_client(data.client_ids[position])
+        except (Exception, SystemExit) as error:
+            # Fetching is part of the client's own work: whatever fails there concerns this client alone.
+            raise StepError(f"fetching {node.detail} raised {type(error).__name__}: {error}") from error
+        return check(given)
+
+    return fetch
+
+
+def _on_client(node: Node) -> _Operation:
+    operation = _operation(node)
+
+    def run(_: int, *inputs: Any) -> Any:
+        for value in inputs:
+            if value is _ABSENT:
+                return _ABSENT
+        return operation(*inputs)
+
+    return run
+
+
+def _operation(node: Node) -> _Operation:
+    """What an expression does with the values of its inputs."""
+    match node.op:
+        case "value":
+            return lambda: node.detail
+        case "eval":
+            return _function(node, None)
+        case "map":
+            return _function(node, node.inputs[0].type.member)
+        case "filter":
+            keep = _function(node, node.inputs[0].type.member, TensorType("bool"))
+            return lambda value: value if keep(value) else _ABSENT
+        case "zip":
+            return lambda *items: _zipped(node.type.member, items)
+        case "select":
+            return lambda value: (list(value.values()) if isinstance(value, Mapping) else value)[node.detail]
+        case "clip":
+            kind, bound = node.type.member, node.detail
+            return lambda value: unflatten(_clipped(flatten(value, kind), bound), unbounded(kind))
+        case _:
+            return lambda value: value
+
+
+def _zipped(kind: Type, items: tuple[Any, ...]) -> Any:
+    return struct_of(kind, list(items)) if isinstance(kind, StructType) else items[0]
+
+
+def _function(node: Node, argument: Type | None, result: Type | None = None) -> _Operation:
+    local, check = node.function, checker(result or node.type.member)
+    if local is None:
+        raise StepError(f"{node.op} has no function")
+    return lambda *given: check(local.apply(argument, *given))
+
+
+def _packing(aggregation: Aggregation) -> _Operation:
+    """A function from an aggregation's value, and weight, to its blocks."""
+    parts, kind = aggregation.parts, aggregation.node.inputs[0].type.member
+    most = aggregation.weight_bound
+    if most is not None:
+        ((name, part),) = parts
+
+        def weighted(value: Any, weight: Any) -> dict[str, _Vector]:
+            share = min(max(_finite(np.float64(weight)) / most, 0.0), 1.0)
+            vector = share * _clipped(flatten(value, kind), part.l2)
+            return {name: vector, f"{name} weight": np.array([share * part.l2])}
+
+        return weighted
+    if len(parts) == 1:
+        name = parts[0][0]
+        return lambda value: {name: flatten(value, kind)}
+    ends = np.cumsum([size(part) for _, part in parts])[:-1]
+    names = [name for name, _ in parts]
+    return lambda value: dict(zip(names, np.split(flatten(value, kind), ends), strict=True))
+
+
+def released(
+    aggregation: Aggregation, sums: Mapping[str, _Vector], *, divisor: float, least: Mapping[str, float]
+) -> Any:
+    """An aggregation's value at the server.
+
+    Args:
+        aggregation: Which.
+        sums: The noised sums of its blocks.
+        divisor: The public expected number of contributors.
+        least: By block, what a noised sum of weights is at least taken to be.
+    """
+    vector = np.concatenate([sums[name] for name, _ in aggregation.parts])
+    if aggregation.weight_bound is not None:
+        ((name, part),) = aggregation.parts
+        weights = float(sums[f"{name} weight"][0])
+        vector = vector / (max(weights, least[f"{name} weight"]) / part.l2)
+    elif aggregation.node.op == "mean":
+        vector = vector / divisor
+    return unflatten(vector, aggregation.node.type.member)
+
+
+def flatten(value: Any, kind: Type) -> _Vector:
+    """A value's numbers in one vector.
+
+    Raises:
+        StepError: they are not finite.
+    """
+    arrays = list(_arrays(value, kind))
+    vector = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return _finite(vector)  # type: ignore[no-any-return]
+
+
+def unflatten(vector: _Vector, kind: Type) -> Any:
+    """The inverse of `flatten`, in the types' own dtypes."""
+    if isinstance(kind, StructType):
+        items, offset = [], 0
+        for _, item in kind.elements:
+            items.append(unflatten(vector[offset : offset + size(item)], item))
+            offset += size(item)
+        return struct_of(kind, items)
+    if isinstance(kind, TensorType):
+        shape = tuple(length or 0 for length in kind.shape)
+        return vector.astype(kind.dtype).reshape(shape)[()] if prod(shape) else np.zeros(shape, kind.dtype)
+    raise StepError(f"a vector has no form of type {kind}")
+
+
+def _arrays(value: Any, kind: Type) -> Iterator[_Vector]:
+    if isinstance(kind, WithinType):
+        kind = kind.member
+    if isinstance(kind, StructType):
+        items = value.values() if isinstance(value, Mapping) else value
+        for item, (_, member) in zip(items, kind.elements, strict=True):
+            yield from _arrays(item, member)
+    else:
+        yield np.asarray(value, np.float64).reshape(-1)
+
+
+def _clipped(vector: _Vector, bound: float) -> _Vector:
+    norm = sqrt(float(vector @ vector))
+    return vector * (bound / norm) if norm > bound else vector
+
+
+def _finite(vector: Any) -> Any:
+    if not np.isfinite(vector).all():
+        raise StepError("a value holds NaN or infinity")
+    return vector
+
+
+def _frozen(value: Any) -> Any:
+    """Public values are shared by all clients of a simulation: nobody may write into them."""
+    if isinstance(value, np.ndarray):
+        value.setflags(write=False)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _frozen(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _frozen(item)
+    return value

@@ -1,0 +1,121 @@
+"""What a context promises: population, budgets and how often programs run; and from these any program's cost.
+
+Nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import dp
+from fedavg.aggregation import SecureAggregation
+from fedavg.core.computation import FederatedComputation
+from fedavg.core.errors import ExecutionError
+from fedavg.core.plan import Plan, PrivacyReport
+
+__all__ = ["Bound", "Promise"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A program under a promise: its plan, and the accountant that its ledger asks."""
+
+    plan: Plan
+    accountant: dp.RunAccountant
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A context's public settings.
+
+    Args:
+        sampler: Who is drawn for a run.
+        privacy: Budgets, delta, cap.
+        rounds: How often a program runs; None for a filter.
+        secure: How sums are taken.
+        seeded: Whether randomness comes from a seed.
+    """
+
+    sampler: dp.PaddedPoisson
+    privacy: dp.Privacy
+    rounds: int | None
+    secure: SecureAggregation
+    seeded: bool
+
+    def bind(self, computation: FederatedComputation) -> Bound:
+        """Plan a program's noise.
+
+        Raises:
+            ExecutionError, ParameterError: there is no plan that keeps the promise.
+        """
+        if computation.insecure:
+            raise ExecutionError(
+                f"{computation.name} is insecure=True: its sums need no bounds, so it runs in an insecure context"
+                " alone; take insecure=True away, and bound what it sums"
+            )
+        if not computation.asks_clients:
+            raise ExecutionError(f"{computation.name} asks nothing of clients; it costs nothing")
+        least, rounds = self.privacy.noise_multiplier, self.rounds or 1
+        budgeted = self.privacy.readers_epsilon is not None or self.privacy.server_epsilon is not None
+        if self.rounds is not None and budgeted:
+            least = dp.calibrate(self.privacy, self.sampler, rounds=rounds)
+        plan = Plan.choose(
+            computation.results,
+            noise_multiplier=least,
+            sampler=self.sampler,
+            privacy=self.privacy,
+            secure=self.secure,
+            task=f"fedavg.core {computation.name}",
+        )
+        if self.secure.masked:
+            for stage in plan.stages:
+                stage.plan.check_graph()  # Infeasible graphs are refused here, before anything is charged.
+        return Bound(plan, dp.RunAccountant(plan.mechanism, self.sampler, self.privacy, rounds))
+
+    def filter(self) -> dp.SharedBudget:
+        """The budget that all programs on a ledger share, where the number of runs is not fixed."""
+        privacy = self.privacy
+        return dp.SharedBudget(
+            delta=privacy.delta,
+            readers_epsilon=privacy.readers_epsilon,
+            server_epsilon=privacy.server_epsilon,
+        )
+
+    def report(self, bound: Bound) -> PrivacyReport:
+        """What all planned runs cost, or all that the filter lets pass."""
+        runs = self.rounds
+        cost = bound.accountant.budgets if runs is None else bound.accountant.epsilons(runs)
+        return PrivacyReport(
+            self.statements(bound, cost, charged=runs or 1),
+            bound.plan.events(),
+            bound.plan.mechanism.noise_multiplier,
+            runs,
+        )
+
+    def statements(self, bound: Bound, cost: dp.Epsilons, *, charged: int, aborted: int = 0) -> dp.Statements:
+        """Both statements for a cost."""
+        both = dp.statements(
+            cost,
+            mechanism=bound.plan.mechanism,
+            sampler=self.sampler,
+            privacy=self.privacy,
+            minimum_survivors=bound.plan.minimum_survivors,
+            charged=charged,
+            aborted=aborted,
+            seeded=self.seeded,
+            masked=self.secure.masked,
+        )
+        said = []
+        if len(bound.plan.stages) > 1:
+            said.append(
+                f"the {len(bound.plan.stages)} sums of a round are under one draw, and charged as one event"
+            )
+        if self.rounds is None:
+            said.append(
+                "a filter keeps all rounds on the ledger within its budget, however many were run and why"
+            )
+        readers, server = (
+            replace(statement, assumptions=(*statement.assumptions, *said))
+            for statement in (both.readers, both.server)
+        )
+        return dp.Statements(readers, server)
