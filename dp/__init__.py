@@ -36,6 +36,7 @@ from dp.privacy import Epsilons, Privacy, delta_warning
 from dp.removable_noise import RemovableDiscreteGaussian
 from dp.shared_budget import SharedBudget, Sharing
 from dp.skellam import Skellam
+from dp.spending import RunSpending, Spending, accountant_of, spending
 from dp.statements import Statement, Statements, epsilon_text, statements
 from dp.verification import Verification, verify
 
@@ -71,15 +72,18 @@ __all__ = [
     "RenyiFilter",
     "Row",
     "RunAccountant",
+    "RunSpending",
     "Sampler",
     "SelfSampling",
     "SharedBudget",
     "Sharing",
     "Skellam",
+    "Spending",
     "Statement",
     "Statements",
     "UnsupportedEvent",
     "Verification",
+    "accountant_of",
     "calibrate",
     "clip_l2",
     "compressed",
@@ -88,6 +92,7 @@ __all__ = [
     "epsilon_text",
     "per_layer",
     "plan",
+    "spending",
     "statements",
     "verify",
 ]

@@ -50,7 +50,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from dp.errors import BudgetExceeded, LedgerError
+from dp.errors import BudgetExceeded, LedgerError, ParameterError
 from dp.events import Composed
 from dp.ledger_chain import Totals, problems
 from dp.ledger_file import LedgerFile, Row, canonical
@@ -278,6 +278,13 @@ class Ledger:
             for sequence, kind, run, number, body, digest in self._file.stored():
                 yield Row(sequence, kind, run, number, json.loads(body), digest)
 
+    def runs(self) -> Iterator[tuple[int, Mapping[str, Any], Totals]]:
+        """Every run's number, what it joined with (`run`, `accountant`), and its totals so far."""
+        kind = "plan" if self._budget is None else "run"
+        with self._file.explained():
+            for _, _, run, _, body, _ in self._file.stored(kind):
+                yield run, json.loads(body), self._totals(run)
+
     def verify(self) -> None:
         """Recompute the chain, the order of rows and the running totals.
 
@@ -300,8 +307,13 @@ class Ledger:
     @cached_property
     def _budget(self) -> SharedBudget | None:
         """What row 0 of a shared ledger promises."""
-        first = next(self.rows())
-        return SharedBudget.from_description(first.body["budget"]) if first.kind == "shared" else None
+        first = next(self.rows(), None)
+        if first is None or first.kind != "shared":
+            return None
+        try:
+            return SharedBudget.from_description(first.body["budget"])
+        except (KeyError, TypeError, AttributeError, ParameterError) as error:
+            raise LedgerError(f"row 0 of the ledger {self.path} holds no budget ({error})") from error
 
     def _take_part(self, plan: Mapping[str, Any]) -> None:
         """Become the one run of this ledger, or one of those that share it."""

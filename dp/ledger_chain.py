@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dp.errors import LedgerError
 from dp.ledger_file import StoredRow, link
 from dp.shared_budget import Costs
 
@@ -53,13 +54,20 @@ class Totals:
 
     @classmethod
     def of(cls, body: Any) -> Totals:
-        """The totals in a row's body; none in a first row's."""
-        totals = body.get("totals")
-        if totals is None:
-            return cls()
-        spent = totals.get("spent")
-        counts = (totals["charged"], totals["settled"], totals["refunded"])
-        return cls(*counts, None if spent is None else Costs.from_json(spent))
+        """The totals in a row's body; none in a first row's.
+
+        Raises:
+            LedgerError: they cannot be read.
+        """
+        try:
+            totals = body.get("totals")
+            if totals is None:
+                return cls()
+            spent = totals.get("spent")
+            counts = (totals["charged"], totals["settled"], totals["refunded"])
+            return cls(*counts, None if spent is None else Costs.from_json(spent))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LedgerError(f"a row holds totals that are none ({error!r}); verify the ledger") from error
 
 
 @dataclass
@@ -79,7 +87,7 @@ class _State:
             return f"is a {kind} that cannot stand there"
         try:
             fits = self._add_up(kind, run, number, body)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, LedgerError):
             return f"lacks what a {kind} must hold"
         return None if fits else "holds totals that are not those of the rows above it"
 
