@@ -19,7 +19,18 @@ from fedavg.errors import (
     StepError,
     TreeError,
 )
+from fedavg.evaluation import build_fed_eval
 from fedavg.federation import Federation, Result, RoundReport
+from fedavg.insecure import insecure_sum
+from fedavg.model import FunctionalModel, batches
+from fedavg.personalisation import build_personalisation_eval
+from fedavg.processes import (
+    build_fed_sgd,
+    build_unweighted_fed_avg,
+    build_weighted_fed_avg,
+    build_weighted_fed_prox,
+    private_sum,
+)
 from fedavg.server_optimizers import ServerOptimizer, adagrad, adam, sgd, yogi
 from fedavg.training import train
 
@@ -29,6 +40,7 @@ __all__ = [
     "FedAvgError",
     "Federation",
     "Finding",
+    "FunctionalModel",
     "ParameterError",
     "Result",
     "RoundAborted",
@@ -40,10 +52,19 @@ __all__ = [
     "TreeError",
     "adagrad",
     "adam",
+    "batches",
+    "build_fed_eval",
+    "build_fed_sgd",
+    "build_personalisation_eval",
+    "build_unweighted_fed_avg",
+    "build_weighted_fed_avg",
+    "build_weighted_fed_prox",
     "check",
     "from_keras",
     "from_sklearn",
     "from_torch",
+    "insecure_sum",
+    "private_sum",
     "sgd",
     "train",
     "yogi",
