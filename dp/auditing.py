@@ -4,6 +4,8 @@
   epsilon at a stated significance (Steinke, Nasr, Jagielski 2023). Valid, and weak: a bug may halve the noise unseen.
 * `one_shot_estimate`: canary clients send random directions; how far the released update leans towards them gives an
   *estimate*, not a bound (Andrew, Kairouz, Oh, Oprea, McMahan, Suriyakumar 2023).
+* `membership_inference`: how well scores of a trained model tell members from others, beside the most that an
+  epsilon allows any attack (Yeom et al. 2018; Carlini et al. 2022 for the rate of few false alarms).
 
 Neither proves that a run is private. A bound above the promise proves that it is not.
 
@@ -22,7 +24,16 @@ from numpy.typing import NDArray
 from dp import checks
 from dp.errors import ParameterError
 
-__all__ = ["OneRun", "OneShot", "one_run_bound", "one_run_p_value", "one_shot_estimate"]
+__all__ = [
+    "Membership",
+    "OneRun",
+    "OneShot",
+    "membership_inference",
+    "most_true_alarms",
+    "one_run_bound",
+    "one_run_p_value",
+    "one_shot_estimate",
+]
 
 _LARGEST_EPSILON = 50.0
 
@@ -59,6 +70,78 @@ class OneShot:
     mean: float
     stddev: float
     null_stddev: float
+
+
+@dataclass(frozen=True)
+class Membership:
+    """How well one attack tells members from others.
+
+    Attributes:
+        area: Area under the curve of true over false alarms: 0.5 is guessing.
+        advantage: Largest true alarms less false alarms, over all thresholds.
+        true_alarms: Share of members found where `false_alarms` of the others are taken for members.
+        false_alarms: That share.
+        members: How many there were.
+        others: How many there were.
+    """
+
+    area: float
+    advantage: float
+    true_alarms: float
+    false_alarms: float
+    members: int
+    others: int
+
+
+def membership_inference(
+    members: NDArray[np.float64], others: NDArray[np.float64], *, false_alarms: float = 0.01
+) -> Membership:
+    """Judge an attack by its scores.
+
+    Args:
+        members: One score a member, larger means "was a member"; shape (n,).
+        others: One score for each of those who were none; shape (m,).
+        false_alarms: Share of the others that may be taken for members.
+
+    Raises:
+        ParameterError: no scores, scores that are not finite, or a share outside (0, 1).
+
+    >>> found = membership_inference(np.array([3.0, 2.0, 1.0]), np.array([0.0, 0.5, 2.5]), false_alarms=0.5)
+    >>> round(found.area, 3), round(found.advantage, 3), found.true_alarms
+    (0.778, 0.667, 1.0)
+    """
+    members, others = np.asarray(members, np.float64), np.asarray(others, np.float64)
+    for scores in (members, others):
+        if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
+            raise ParameterError(
+                f"scores of shape {scores.shape} were given; give finite ones, at least one each"
+            )
+    checks.probability("false_alarms", false_alarms)
+    thresholds = np.unique(np.concatenate([members, others]))
+    true = np.array([1.0, *(1 - np.searchsorted(np.sort(members), thresholds, side="right") / len(members))])
+    false = np.array([1.0, *(1 - np.searchsorted(np.sort(others), thresholds, side="right") / len(others))])
+    area = float(((false[:-1] - false[1:]) * (true[:-1] + true[1:]) / 2).sum())
+    found = float(true[false <= false_alarms + 1e-12].max())
+    return Membership(area, float((true - false).max()), found, false_alarms, len(members), len(others))
+
+
+def most_true_alarms(false_alarms: float, *, epsilon: float, delta: float) -> float:
+    """Largest share of members that any attack finds at a share of false alarms, if (epsilon, delta) is kept.
+
+    Args:
+        false_alarms: In [0, 1].
+        epsilon: At least 0; infinity allows everything.
+        delta: In [0, 1).
+
+    Source: Kairouz, Oh, Viswanath 2015 (1311.0776), theorem 2.1.
+
+    >>> round(most_true_alarms(0.01, epsilon=1.0, delta=0.0), 4)
+    0.0272
+    """
+    if not math.isfinite(epsilon):
+        return 1.0
+    growth = math.exp(min(epsilon, 700.0))
+    return min(1.0, growth * false_alarms + delta, 1 - (1 - delta - false_alarms) / growth)
 
 
 def one_run_p_value(*, canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
