@@ -152,22 +152,17 @@ def main():
     parser.add_argument("--threshold", type=int, default=11)
     parser.add_argument("--quantization-bits", type=int, default=19)
     parser.add_argument("--dropped", type=int, default=10, help="clients that send no masked vector")
-    parser.add_argument("--survival", action="store_true", help="also try one dropout at each stage")
+    parser.add_argument("--survival-only", action="store_true", help="try one dropout at each stage instead")
     settings = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    measured = (
-        settings.clients,
-        settings.length,
-        settings.shares,
-        settings.threshold,
-        settings.quantization_bits,
-    )
+    protocol = (settings.shares, settings.threshold, settings.quantization_bits)
+    if settings.survival_only:
+        small = (settings.clients, 1000, *protocol)
+        print(json.dumps({"survives_one_dropout_at": {stage: survives(small, stage) for stage in STAGES}}))
+        return
     gone = np.random.default_rng(0).choice(settings.clients, settings.dropped, replace=False) + 1
-    result = run(*measured, {"collect_masked_vectors": set(gone.tolist())})
-    if settings.survival:
-        small = (settings.clients, 1000, *measured[2:])
-        result["survives_one_dropout_at"] = {stage: survives(small, stage) for stage in STAGES}
-    print(json.dumps(result))
+    dropped = {"collect_masked_vectors": set(gone.tolist())}
+    print(json.dumps(run(settings.clients, settings.length, *protocol, dropped)))
 
 
 def survives(settings, stage):

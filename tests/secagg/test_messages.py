@@ -1,5 +1,6 @@
 """The codec: what it writes it reads, and any other bytes raise `MalformedMessage` and nothing else."""
 
+import random
 from contextlib import suppress
 
 import numpy as np
@@ -115,6 +116,39 @@ def test_any_bytes_are_read_or_refused(mode, kind, data):
     for attempt in (bytes(bent), bytes(bent)[cut:], bytes(bent)[: len(bent) - cut], data.draw(st.binary())):
         with suppress(MalformedMessage):
             decode(attempt)
+
+
+def bent(good, rng):
+    """A message with bytes changed, cut off or added, or no message at all."""
+    way = rng.random()
+    if way < 0.6:
+        data = bytearray(good)
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(len(data) if rng.random() < 0.5 else min(len(data), 60))] = rng.randrange(256)
+        return bytes(data)
+    if way < 0.75:
+        return good[: rng.randrange(len(good))]
+    if way < 0.9:
+        return good + rng.randbytes(rng.randrange(1, 40))
+    return rng.randbytes(rng.randrange(120))
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("kind", samples(MODES["malicious"]))
+def test_a_million_bent_messages_are_read_or_refused(kind):
+    """Of every kind, over all modes, fixed seed; both answers must occur, and no other error ever does."""
+    rng = random.Random(int(kind))
+    cases = [samples(codec)[kind] for codec in MODES.values()]
+    taken = refused = 0
+    for _ in range(10**6):
+        good, decode = rng.choice(cases)
+        try:
+            decode(bent(good, rng))
+            taken += 1
+        except MalformedMessage:
+            refused += 1
+    assert taken > 1000
+    assert refused > 1000
 
 
 def test_headers_of_any_bytes():
