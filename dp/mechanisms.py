@@ -116,6 +116,10 @@ class _DiscreteGaussianShares:
         """
         return self._sampler.sample(self.dimension, entropy=keystream)
 
+    def add_share(self, vector: NDArray[np.int64], keystream: Keystream) -> None:
+        """Add to a client's integer vector, shape (dimension,), what `share` would draw."""
+        self._sampler.add_to(vector, entropy=keystream)
+
     def one_draw(self, keystream: Keystream, shares: int) -> NDArray[np.int64]:
         """One draw in place of the sum of `shares` shares: for simulations, where nobody hides a share from anybody.
 
@@ -269,6 +273,10 @@ class DistributedSkellam:
     def share(self, keystream: Keystream) -> NDArray[np.int64]:
         """Draw one client's noise share: see `DistributedDiscreteGaussian.share`."""
         return self._sampler.sample(self.dimension, entropy=keystream)
+
+    def add_share(self, vector: NDArray[np.int64], keystream: Keystream) -> None:
+        """Add to a client's integer vector, shape (dimension,), what `share` would draw."""
+        self._sampler.add_to(vector, entropy=keystream)
 
     def one_draw(self, keystream: Keystream, shares: int) -> NDArray[np.int64]:
         """One draw in place of the sum of `shares` shares, for simulations: Skellam noise is closed under sums."""

@@ -158,6 +158,10 @@ class RemovableDiscreteGaussian:
         share = self._sampler(0).sample(self.dimension, entropy=keystream)
         return share + self.excess(enumerate(seeds, start=1))
 
+    def add_share(self, vector: NDArray[np.int64], keystream: Keystream, seeds: Sequence[bytes]) -> None:
+        """Add to a client's integer vector, shape (dimension,), what `share` would draw."""
+        vector += self.share(keystream, seeds)
+
     def excess(self, seeds: Iterable[tuple[int, bytes]]) -> NDArray[np.int64]:
         """The parts that numbered seeds give: what the server takes off once these were revealed to it.
 

@@ -34,6 +34,7 @@ DROPOUT_STAGES = ("advertise", "share", "masked_input", "unmask")
 Record = Callable[[str, int, bytes], None]  # (stage, sender, what the server received)
 Values = Mapping[str, ArrayLike]
 _RULE = "veilsum excess noise 1"
+_VALUES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -317,8 +318,10 @@ class AggregationPlan:
         if isinstance(self.mechanism, Central) or self.secure.one_draw:
             return encoded
         if isinstance(self.mechanism, dp.RemovableDiscreteGaussian):
-            return encoded + self.mechanism.share(keystream, seeds)
-        return encoded + self.mechanism.share(keystream)
+            self.mechanism.add_share(encoded, keystream, seeds)
+        else:
+            self.mechanism.add_share(encoded, keystream)
+        return encoded
 
     def _ring(self, integers: NDArray[np.int64]) -> NDArray[Any]:
         """Integers modulo 2^modulus_bits, unsigned."""
@@ -344,10 +347,14 @@ class AggregationPlan:
         numbers: tuple[int, ...] = ()
         if isinstance(mechanism, dp.RemovableDiscreteGaussian):
             numbers = mechanism.revealed(self.cohort - len(survivors))
-        for client in survivors:
-            seeds = [entropy.secret("seed", number, client, part) for part in parts]
-            total += self._noised(values(client), entropy.keystream("noise", number, client), seeds)
-            revealed += [(part, seeds[part - 1]) for part in numbers]
+        at_once = max(1, _VALUES_AT_ONCE // self.encoding.dimension)
+        for start in range(0, len(survivors), at_once):
+            # A few clients train, then all of these are noised: either keeps the processor's cache to itself.
+            held = [(client, values(client)) for client in survivors[start : start + at_once]]
+            for client, value in held:
+                seeds = [entropy.secret("seed", number, client, part) for part in parts]
+                total += self._noised(value, entropy.keystream("noise", number, client), seeds)
+                revealed += [(part, seeds[part - 1]) for part in numbers]
         if self.secure.one_draw and isinstance(
             mechanism, dp.DistributedDiscreteGaussian | dp.DistributedSkellam
         ):

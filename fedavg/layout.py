@@ -116,14 +116,13 @@ class Layout:
             clip: This round's clip, where it is adaptive.
         """
         scalars, indicator = np.zeros(2 + len(self.metrics)), 0.0
-        update = np.zeros(self.spec.size)
+        update = contribution.delta if isinstance(contribution, Trained) else np.zeros(self.spec.size)
         if contribution == "failed":
             scalars[1] = 1.0
         elif isinstance(contribution, Trained):
             scalars[0] = 1.0
             for i, (name, bound) in enumerate(self.metrics.items(), start=2):
                 scalars[i] = min(max(contribution.metrics[name] / bound, -1.0), 1.0)
-            update = contribution.delta
             if self.adaptive is not None and clip is not None:
                 indicator = self.adaptive.indicator(_norm(update), clip=clip)
         blocks = {**self._split(update), "scalars": scalars}

@@ -68,7 +68,8 @@ def run_step(
 def _trained(returned: Any, spec: TreeSpec, weights: NDArray[Any], metrics: Mapping[str, float]) -> Trained:
     tree, reported = _split(returned, spec)
     try:
-        delta = spec.flatten(tree) - weights
+        delta = spec.flatten(tree)
+        delta -= weights
     except TreeError as error:
         raise StepError(f"the step returned an unusable nest: {error}") from error
     if not np.isfinite(delta).all():
