@@ -26,17 +26,18 @@ import numpy as np
 
 from fedavg.core.errors import PrivacyTypeError
 
-__all__ = ["check_captures"]
+__all__ = ["LIBRARIES", "check_captures"]
 
 _CONSTANTS = (
     type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype, enum.Enum, types.BuiltinFunctionType,
     types.GenericAlias, np.ufunc, range, slice, type(Ellipsis), type(np.mean), Path,
 )  # fmt: skip
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
-_LIBRARIES = tuple(
+LIBRARIES = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {str(Path(__file__).parents[2] / package) + os.sep for package in ("fedavg", "dp", "secagg")}
 )
+"""Where code is that is no program of the user's: file names begin with one of these."""
 
 
 def check_captures(function: Callable[..., Any], opaque: tuple[type, ...]) -> None:
@@ -93,7 +94,7 @@ class _Check:
             self.value(f"{path}.{key}", item)
 
     def function(self, function: types.FunctionType) -> None:
-        if function.__code__.co_filename.startswith(_LIBRARIES):
+        if function.__code__.co_filename.startswith(LIBRARIES):
             return
         for code in _codes(function.__code__):
             for name in _written(code, function.__code__):
@@ -170,7 +171,7 @@ def _attributes(kind: type) -> Iterator[tuple[str, Any]]:
 def _is_library(module: types.ModuleType | None) -> bool:
     file = getattr(module, "__file__", None)
     return (
-        module is not None and module.__name__ != "__main__" and (file is None or file.startswith(_LIBRARIES))
+        module is not None and module.__name__ != "__main__" and (file is None or file.startswith(LIBRARIES))
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fedavg.core.captures import LIBRARIES
 from fedavg.core.types import FederatedType
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ Label = Literal["raw", "public", "noised"]
 Operation = Literal[
     "parameter", "value", "eval", "map", "broadcast", "zip", "select", "clip", "filter", "sum", "mean"
 ]
-_PACKAGE = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def listing(*roots: Node) -> str:
 def here() -> str:
     """The user's line that is being traced: file, number and text."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(LIBRARIES):
         frame = frame.f_back
     name, line = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(name, line).strip()
