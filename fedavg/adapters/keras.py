@@ -1,4 +1,4 @@
-"""`from_keras`: a compiled Keras model and the call that trains it, as a step.
+"""`from_keras`: a compiled Keras model and the call that trains it, as a step; `model_from_keras`: as functions.
 
 Works with Keras 3 (any backend) and Keras 2.15. The one model is reused for every client in this process; before each
 client its weights and its *optimizer's* variables are set back, because a compiled model carries momentum and the step
@@ -8,27 +8,42 @@ count of the schedule from one `fit` to the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedavg.adapters.adapted import AdaptedStep, Buffers, Metrics, check_buffers
+from fedavg.adapters.adapted import (
+    AdaptedStep,
+    BatchMetrics,
+    Buffers,
+    Metrics,
+    adapted_model,
+    check_buffers,
+)
+from fedavg.errors import ParameterError
+from fedavg.model import FunctionalModel
 
-__all__ = ["from_keras"]
+__all__ = ["from_keras", "model_from_keras"]
+
+_Weights = Mapping[str, NDArray[Any]]
 
 
-def from_keras(model: Any, fit: Callable[[Any, Any], Any], *, buffers: Buffers = "refuse") -> AdaptedStep:
+def from_keras(
+    model: Any, fit: Callable[[Any, Any], Any] | None = None, *, buffers: Buffers = "refuse"
+) -> AdaptedStep:
     """Wrap a Keras training loop.
 
     Args:
         model: A built and compiled model; its weights now are the ones to start from.
-        fit: Your call, `fit(model, data)`, such as `lambda model, data: model.fit(*data, epochs=1, verbose=0)`. It may
-            return metrics, or the `History` that `model.fit` returns, whose last values are then the metrics.
+        fit: Your call, `fit(model, data)`; `model.fit(*data, verbose=0)`, one epoch, when None. It may return metrics,
+            or the `History` that `model.fit` returns, whose last values are then the metrics.
         buffers: What becomes of batch-norm statistics and other non-trainable variables: "refuse", "keep", "average".
 
     Returns:
-        A step; `step.weights` are the initial weights, by position and name.
+        A step; `step.weights` are the initial weights, by position and name; `step.evaluate` is `model.evaluate`, for
+        `fedavg.build_fed_eval`.
 
     Raises:
         ParameterError: the model has non-trainable variables and `buffers` is "refuse".
@@ -40,15 +55,122 @@ def from_keras(model: Any, fit: Callable[[Any, Any], Any], *, buffers: Buffers =
     initial = [(variable, _array(variable)) for variable in (*trainable.values(), *held.values())]
     optimizer = _optimizer_variables(model)
 
-    def run(weights: Mapping[str, NDArray[Any]], data: Any) -> tuple[Mapping[str, NDArray[Any]], Metrics]:
+    def load(weights: _Weights) -> None:
         for variable, value in (*initial, *optimizer):
             variable.assign(value)
         for name, variable in travelling.items():
             variable.assign(weights[name])
-        metrics = _metrics(fit(model, data))
+
+    def run(weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
+        load(weights)
+        metrics = _metrics((fit or _fit)(model, data))
         return {name: _array(variable) for name, variable in travelling.items()}, metrics
 
-    return AdaptedStep({name: _array(variable) for name, variable in travelling.items()}, run)
+    def evaluate(weights: _Weights, data: Any) -> Mapping[str, Any]:
+        load(weights)
+        averages: Mapping[str, Any] = model.evaluate(*data, verbose=0, return_dict=True)
+        return averages
+
+    return AdaptedStep({name: _array(variable) for name, variable in travelling.items()}, run, evaluate)
+
+
+def model_from_keras(
+    model: Any,
+    loss: Callable[[Any, Any], Any],
+    *,
+    metrics: BatchMetrics | None = None,
+    bounds: Mapping[str, float] | None = None,
+    buffers: Buffers = "refuse",
+) -> FunctionalModel:
+    """A built Keras model as a functional model: gradients by its backend, one batch (inputs, targets) at a time.
+
+    Args:
+        model: A built model; its weights now are the ones to start from. It need not be compiled.
+        loss: A Keras loss, `loss(targets, outputs)`, a mean over the batch.
+        metrics: `metrics(outputs, targets)`, sums over the batch, over numpy arrays.
+        bounds: Each metric's largest absolute value for one example.
+        buffers: "refuse" or "keep": every batch then starts from the initial non-trainable variables.
+
+    Raises:
+        ParameterError: the model has non-trainable variables and `buffers` is "refuse"; or it is "average", which only
+            a step can; or no backend whose gradients are known here.
+    """
+    if buffers == "average":
+        raise ParameterError(
+            "a functional model keeps no buffers to average; use from_keras, or buffers='keep'"
+        )
+    trainable, held = _named(model.trainable_variables), _named(model.non_trainable_variables)
+    check_buffers(buffers, list(held))
+    initial = {name: _array(variable) for name, variable in trainable.items()}
+    kept = [(variable, _array(variable)) for variable in held.values()]
+    gradients = _gradients(model)
+
+    def load(weights: _Weights) -> None:
+        for variable, value in kept:
+            variable.assign(value)
+        for name, variable in trainable.items():
+            variable.assign(weights[name])
+
+    def loss_and_gradient(weights: _Weights, batch: Any) -> tuple[float, _Weights]:
+        load(weights)
+        value, slopes = gradients(model, loss, batch)
+        arrays = [
+            np.asarray(_array(slope), initial[name].dtype)
+            for name, slope in zip(initial, slopes, strict=True)
+        ]
+        return float(value), dict(zip(initial, arrays, strict=True))
+
+    def predict(weights: _Weights, inputs: Any) -> NDArray[Any]:
+        load(weights)
+        return _array(model(inputs, training=False))
+
+    return adapted_model(initial, loss_and_gradient, predict, metrics, bounds)
+
+
+def _fit(model: Any, data: Any) -> Any:
+    return model.fit(*data, verbose=0)
+
+
+def _gradients(model: Any) -> Callable[[Any, Any, Any], tuple[Any, list[Any]]]:
+    """How the model's backend takes gradients with respect to its trainable variables."""
+    known = {"tensorflow": _with_tensorflow, "torch": _with_torch, "jax": _with_jax}
+    backend = str(import_module("keras").backend.backend())
+    if backend not in known:
+        raise ParameterError(
+            f"gradients with the Keras backend {backend} are not known; use tensorflow, torch or jax"
+        )
+    return known[backend]
+
+
+def _with_tensorflow(model: Any, loss: Any, batch: Any) -> tuple[Any, list[Any]]:
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = loss(batch[1], model(batch[0], training=True))
+    return value, tape.gradient(value, model.trainable_variables, unconnected_gradients="zero")
+
+
+def _with_torch(model: Any, loss: Any, batch: Any) -> tuple[Any, list[Any]]:
+    import torch
+
+    parameters = [variable.value for variable in model.trainable_variables]
+    value = loss(batch[1], model(batch[0], training=True))
+    return value.item(), list(
+        torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+    )
+
+
+def _with_jax(model: Any, loss: Any, batch: Any) -> tuple[Any, list[Any]]:
+    import jax
+
+    held = [variable.value for variable in model.non_trainable_variables]
+
+    def of(values: list[Any]) -> Any:
+        outputs, _ = model.stateless_call(values, held, batch[0], training=True)
+        return loss(batch[1], outputs)
+
+    value, slopes = jax.value_and_grad(of)([variable.value for variable in model.trainable_variables])
+    return value, slopes
 
 
 def _named(variables: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`from_torch`: a PyTorch module and the loop that trains it, as a step.
+"""`from_torch`: a PyTorch module and the loop that trains it, as a step; `model_from_torch`: as a functional model.
 
 The one module is reused for every client in this process. Before each client its parameters and buffers are set, its
 gradients dropped and its mode put back, so nothing passes from one client to the next through the module; what the
@@ -13,16 +13,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedavg.adapters.adapted import AdaptedStep, Buffers, Metrics, check_buffers
+from fedavg.adapters.adapted import (
+    AdaptedStep,
+    BatchMetrics,
+    Buffers,
+    Metrics,
+    adapted_model,
+    check_buffers,
+)
+from fedavg.errors import ParameterError
+from fedavg.model import FunctionalModel
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["from_torch"]
+__all__ = ["from_torch", "model_from_torch"]
+
+_Weights = Mapping[str, NDArray[Any]]
 
 
 def from_torch(
-    module: torch.nn.Module, fit: Callable[[torch.nn.Module, Any], Metrics], *, buffers: Buffers = "refuse"
+    module: torch.nn.Module,
+    fit: Callable[[torch.nn.Module, Any], Metrics],
+    *,
+    buffers: Buffers = "refuse",
+    evaluate: Callable[[torch.nn.Module, Any], Mapping[str, Any]] | None = None,
 ) -> AdaptedStep:
     """Wrap a PyTorch training loop.
 
@@ -31,6 +46,8 @@ def from_torch(
         fit: Your loop, `fit(module, data)`: trains the module in place, and may return metrics. It makes its optimizer
             and schedule anew in each call.
         buffers: What becomes of batch-norm statistics and other buffers: "refuse", "keep" or "average".
+        evaluate: `evaluate(module, data)` gives averages over a client's examples, for `fedavg.build_fed_eval`; the
+            module is in evaluation mode.
 
     Returns:
         A step; `step.weights` are the initial weights by parameter name.
@@ -38,10 +55,7 @@ def from_torch(
     Raises:
         ParameterError: the module has buffers and `buffers` is "refuse".
     """
-    initial = {name: _array(value) for name, value in module.state_dict().items()}
-    parameters = {name for name, _ in module.named_parameters()}
-    held = [name for name in initial if name not in parameters]
-    check_buffers(buffers, held)
+    initial, parameters = _initial(module, buffers)
     travelling = [
         name
         for name in initial
@@ -49,14 +63,83 @@ def from_torch(
     ]
     training = module.training
 
-    def run(weights: Mapping[str, NDArray[Any]], data: Any) -> tuple[Mapping[str, NDArray[Any]], Metrics]:
+    def run(weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
         _load(module, {**initial, **weights})
         module.train(training)
         metrics = fit(module, data)
         state = module.state_dict()
         return {name: _array(state[name]) for name in travelling}, metrics
 
-    return AdaptedStep({name: initial[name] for name in travelling}, run)
+    def evaluated(weights: _Weights, data: Any) -> Mapping[str, Any]:
+        _load(module, {**initial, **weights})
+        module.train(mode=False)
+        return {} if evaluate is None else evaluate(module, data)
+
+    return AdaptedStep(
+        {name: initial[name] for name in travelling}, run, None if evaluate is None else evaluated
+    )
+
+
+def model_from_torch(
+    module: torch.nn.Module,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    *,
+    metrics: BatchMetrics | None = None,
+    bounds: Mapping[str, float] | None = None,
+    buffers: Buffers = "refuse",
+) -> FunctionalModel:
+    """A PyTorch module as a functional model: gradients by autograd, one batch (inputs, targets) at a time.
+
+    Args:
+        module: The model; its parameters now are the weights to start from. Any device.
+        loss: `loss(outputs, targets)`, a mean over the batch, such as `torch.nn.functional.cross_entropy`.
+        metrics: `metrics(outputs, targets)`, sums over the batch, over numpy arrays.
+        bounds: Each metric's largest absolute value for one example.
+        buffers: "refuse" or "keep": every batch then starts from the initial buffers.
+
+    Raises:
+        ParameterError: the module has buffers and `buffers` is "refuse"; or it is "average", which only a step can.
+    """
+    if buffers == "average":
+        raise ParameterError(
+            "a functional model keeps no buffers to average; use from_torch, or buffers='keep'"
+        )
+    initial, parameters = _initial(module, buffers)
+
+    def outputs(weights: _Weights, inputs: Any, *, training: bool) -> torch.Tensor:
+        _load(module, {**initial, **weights})
+        module.train(training)
+        made: torch.Tensor = module(_tensor(inputs, module))
+        return made
+
+    def loss_and_gradient(weights: _Weights, batch: Any) -> tuple[float, _Weights]:
+        value = loss(outputs(weights, batch[0], training=True), _tensor(batch[1], module))
+        value.backward()
+        return value.item(), {
+            name: np.zeros_like(initial[name]) if parameter.grad is None else _array(parameter.grad)
+            for name, parameter in module.named_parameters()
+        }
+
+    def predict(weights: _Weights, inputs: Any) -> NDArray[Any]:
+        return _array(outputs(weights, inputs, training=False))
+
+    return adapted_model(
+        {name: initial[name] for name in parameters}, loss_and_gradient, predict, metrics, bounds
+    )
+
+
+def _initial(module: torch.nn.Module, buffers: Buffers) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Everything the module holds now, and which of it are parameters."""
+    initial = {name: _array(value) for name, value in module.state_dict().items()}
+    parameters = [name for name, _ in module.named_parameters()]
+    check_buffers(buffers, [name for name in initial if name not in parameters])
+    return initial, parameters
+
+
+def _tensor(value: Any, module: torch.nn.Module) -> torch.Tensor:
+    import torch
+
+    return torch.as_tensor(value, device=next(module.parameters()).device)
 
 
 def _load(module: torch.nn.Module, values: Mapping[str, NDArray[Any]]) -> None:

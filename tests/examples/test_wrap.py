@@ -19,8 +19,9 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("name", NEEDS)
-def test_it_trains_over_masked_noised_sums(name, capsys):
+def test_it_trains_over_masked_noised_sums(name, capsys, caplog):
     pytest.importorskip(NEEDS[name])
+    caplog.set_level("INFO", logger="fedavg.client")
     example = importlib.import_module(f"examples.{name}")
     result = example.main("digits", clients=70, cohort=20, rounds=2, simulated_dropout=0.05)
     said = capsys.readouterr().out
@@ -28,6 +29,7 @@ def test_it_trains_over_masked_noised_sums(name, capsys):
     assert "Against the server" in said
     assert all(np.isfinite(value).all() and np.any(value) for value in result.weights.values())
     assert [report.bytes_up_per_client > 0 for report in result.rounds] == [True, True]
+    assert [record.getMessage() for record in caplog.records] == [], "clients failed and sent zeros"
 
 
 @pytest.mark.parametrize("name", NEEDS)
