@@ -142,7 +142,7 @@ def problems(rows: Iterable[StoredRow]) -> Iterator[tuple[int, str]]:
                 yield expected, "is missing"
                 expected, before, state = sequence, None, None
             if before is not None and digest != link(before, sequence, kind, run, number, body):
-                problem = "does not fit the row before it: it was edited or moved, or stands in for another"
+                problem = "does not fit the row before it: one of the two was edited, moved or replaced"
             before = digest
             if state is not None and problem is None:
                 problem = _read(state, sequence, kind, run, number, body)

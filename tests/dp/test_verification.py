@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sqlite3
 
 import pytest
@@ -10,18 +11,21 @@ from dp.accounting import RunAccountant
 from dp.central import CentralGaussian
 from dp.cohorts import PaddedPoisson, SelfSampling
 from dp.errors import LedgerError
-from dp.events import Composed, Gaussian, Poisson
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.ledger import Ledger
 from dp.ledger_file import canonical, link
 from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, NarrowDiscreteGaussian
 from dp.privacy import Privacy
 from dp.removable_noise import RemovableDiscreteGaussian
-from dp.verification import independent_epsilon, verify
+from dp.shared_budget import SharedBudget
+from dp.verification import verify
 
 FIGURES = {"noise_multiplier": 1.5, "sensitivity": 9000.0, "dimension": 7850, "honest_survivors": 333}
 DEMO = PaddedPoisson(3000, 300)
 CENTRAL = CentralGaussian(noise_multiplier=1.5, sensitivity=9000.0, dimension=7850, trusted_server=True)
+
+TURNS = FixedOrder(3000, 300)
+"""A sampler that is not amplified, for what needs no loss distribution."""
 
 REMOVABLE = RemovableDiscreteGaussian(
     noise_multiplier=1.5, sensitivity=9000.0, dimension=7850, cohort=416, dropouts=41, colluders=41
@@ -64,12 +68,14 @@ def test_a_ledger_that_fits_is_confirmed(path):
 @pytest.mark.parametrize(
     ("mechanism", "sampler", "covered"),
     [
-        (DistributedSkellam(**FIGURES), DEMO, (False, False)),
-        (NarrowDiscreteGaussian(**{**FIGURES, "sensitivity": 20.0}), DEMO, (False, False)),
+        (DistributedSkellam(**FIGURES), DEMO, (True, True)),
+        (DistributedSkellam(**FIGURES), SelfSampling(DEMO, 0.5), (True, True)),
+        (DistributedSkellam(**FIGURES), FixedOrder(3000, 300), (True, True)),
+        (NarrowDiscreteGaussian(**{**FIGURES, "sensitivity": 20.0}), DEMO, (True, True)),
         (CENTRAL, DEMO, (True, True)),
         (REMOVABLE, DEMO, (True, True)),
         (DistributedDiscreteGaussian(**FIGURES), SelfSampling(DEMO, 0.5), (True, True)),
-        (DistributedDiscreteGaussian(**FIGURES), FixedSizeSample(3000, 300), (False, True)),
+        (DistributedDiscreteGaussian(**FIGURES), FixedSizeSample(3000, 300), (True, True)),
         (DistributedDiscreteGaussian(**FIGURES), FixedOrder(3000, 300), (True, True)),
     ],
 )  # fmt: skip
@@ -79,6 +85,7 @@ def test_every_mechanism_and_sampler_is_rebuilt_from_its_description(path, mecha
     assert found.findings == ()
     assert found.epsilons == ledger.spent()
     assert tuple(found.recomputed[observer] is not None for observer in ("readers", "server")) == covered
+    assert found.recomputed["readers"] == pytest.approx(found.epsilons.readers, rel=1e-3)
 
 
 def rewrite(path, change):
@@ -110,22 +117,64 @@ def test_an_edited_multiplier_is_named_by_its_row(path):
     assert "row 0" in finding
 
 
-@pytest.mark.parametrize(
-    ("change", "row"),
-    [
-        ("DELETE FROM row WHERE sequence = 3", 3),
-        ("UPDATE row SET body = replace(body, '380', '381') WHERE sequence = 4", 4),
-    ],
-)
-def test_a_missing_or_edited_row_is_named(path, change, row):
+COLUMNS = "sequence, kind, run, round, body, hash"
+TAMPERINGS = {
+    "deleted row": (["DELETE FROM row WHERE sequence = 3"], {3}),
+    "edited row": (["UPDATE row SET body = replace(body, '380', '381') WHERE sequence = 4"], {4}),
+    "edited hash": (["UPDATE row SET hash = zeroblob(32) WHERE sequence = 4"], {4, 5}),
+    "swapped rows": (
+        [
+            "UPDATE row SET sequence = -1 WHERE sequence = 3",
+            "UPDATE row SET sequence = 3 WHERE sequence = 4",
+            "UPDATE row SET sequence = 4 WHERE sequence = -1",
+        ],
+        {3, 4, 5},
+    ),
+    "replayed row": ([f"INSERT INTO row SELECT 11, {COLUMNS[10:]} FROM row WHERE sequence = 9"], {11}),
+    "row replayed over another": (
+        [
+            "DELETE FROM row WHERE sequence = 5",
+            f"INSERT INTO row SELECT 5, {COLUMNS[10:]} FROM row WHERE sequence = 3",
+        ],
+        {5, 6},
+    ),
+    "damaged row": (["UPDATE row SET body = x'ff' WHERE sequence = 2"], {2}),
+    "another's run": (["UPDATE row SET run = -7 WHERE sequence = 2"], {2}),
+}
+
+
+@pytest.mark.parametrize(("changes", "rows"), TAMPERINGS.values(), ids=TAMPERINGS.keys())
+def test_whatever_is_done_to_rows_is_named_by_row(path, changes, rows):
     spend(path)
-    rewrite(path, lambda connection: connection.execute(change))
+    rewrite(path, lambda connection: [connection.execute(change) for change in changes])
+    findings = verify(path).findings
+    assert {int(re.match(r"row (\d+) of", finding)[1]) for finding in findings} == rows
+
+
+def test_another_runs_row_is_named_even_where_the_plans_are_the_same(path, tmp_path):
+    """Row 1 of a ledger of the same plan, put where row 1 belongs: only the random name in row 0 tells them apart."""
+    spend(path, rounds=0)
+    spend(tmp_path / "other.sqlite", rounds=1)
+    with sqlite3.connect(path) as connection:
+        connection.execute("ATTACH ? AS other", (str(tmp_path / "other.sqlite"),))
+        connection.execute("INSERT INTO row SELECT * FROM other.row WHERE sequence = 1")
+    connection.close()
     (finding,) = verify(path).findings
-    assert f"row {row}" in finding
+    assert finding.startswith("row 1 of")
+
+
+def test_a_replayed_row_is_named_even_if_it_is_chained_anew(path):
+    ledger = spend(path)
+    replayed = list(ledger.rows())[10]
+    with ledger._file.writing():
+        ledger._file.append("settle", 1, replayed.round, replayed.body)
+    (finding,) = verify(path).findings
+    assert finding.startswith("row 11 of")
+    assert "settle that cannot stand there" in finding
 
 
 def test_a_clock_that_ran_back_is_named(path):
-    spend(path)
+    spend(path, sampler=TURNS)
     rewrite(path, lambda c: forge(c, lambda row, body: {**body, "time": 50.0} if row == 5 else body))
     (finding,) = verify(path).findings
     assert finding.startswith("Row 5 is dated 51.500 s before")
@@ -133,7 +182,7 @@ def test_a_clock_that_ran_back_is_named(path):
 
 def test_a_forged_budget_is_named(path):
     """Chained anew, an edit is only visible in what the rows add up to."""
-    spend(path, readers_epsilon=2.6)
+    spend(path, sampler=TURNS, readers_epsilon=4.0)
     lower = 0.5
 
     def edit(row, body):
@@ -145,7 +194,7 @@ def test_a_forged_budget_is_named(path):
 
 
 def test_two_accountants_that_differ_are_named(path, monkeypatch):
-    spend(path)
+    spend(path, sampler=TURNS)
     monkeypatch.setattr("dp.verification.independent_epsilon", lambda cost, **_: 0.9)
     findings = verify(path).findings
     assert len(findings) == 2
@@ -170,19 +219,88 @@ def test_what_is_no_ledger_is_an_error_not_a_finding(path):
         verify(path)
 
 
-@pytest.mark.parametrize("count", [1, 50, 10_000])
-@pytest.mark.parametrize("rate", [0.01, 0.1, 1.0])
-def test_the_independent_path_agrees_at_any_length(count, rate):
-    from dp.accounting import epsilon
-
-    cost = Composed(Poisson(Gaussian(1.5), rate), count)
-    own = epsilon(cost, delta=1e-6)
-    assert independent_epsilon(cost, delta=1e-6, scale=own) == pytest.approx(own, rel=2e-3, abs=1e-3)
-
-
 def test_nothing_spent_costs_nothing_by_either(path):
     spend(path, rounds=0)
     found = verify(path)
     assert found.recomputed == {"readers": 0.0, "server": 0.0}
     assert found.findings == ()
     assert not math.isnan(found.epsilons.readers)
+
+
+MODELS = {1: bytes(32), 2: bytes(32), 4: bytes(31) + b"x", 9: b"not settled"}
+
+
+@pytest.mark.parametrize("models", [MODELS, MODELS.get], ids=["mapping", "callable"])
+def test_models_at_hand_are_held_against_the_rows_that_name_them(path, models):
+    spend(path, sampler=TURNS)
+    found = verify(path, models)
+    assert found.models_checked == 3
+    (finding,) = found.findings
+    assert finding.startswith("Row 8 settles round 4 with the model 0000000000000000..., and the one at hand")
+
+
+def shared(path, **promise):
+    budget = SharedBudget(delta=1e-5, **promise)
+    Ledger.share(path, budget=budget)
+    for name, noise in (("one", 1.5), ("two", 3.0)):
+        figures = {**FIGURES, "noise_multiplier": noise}
+        privacy = Privacy(delta=1e-5, l2_clip_norm=0.3, noise_multiplier=noise, max_participations=2)
+        accountant = RunAccountant(DistributedDiscreteGaussian(**figures), DEMO, privacy, 50)
+        ledger = Ledger.attach(path, accountant=accountant, run={"name": name})
+        for number in range(3):
+            reserved = ledger.reserve(timestamp=100.0 + number)
+            if number == 1:
+                ledger.refund(reserved, reason="too few", timestamp=100.0 + number)
+            else:
+                ledger.settle(reserved, survivors=380, model_hash=bytes(32), timestamp=100.0 + number)
+    return ledger
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        {"readers_epsilon": 3.0},
+        {"server_epsilon": 15.0},
+        {"readers_epsilon": 3.0, "server_epsilon": 15.0},
+        {"readers_epsilon": 3.0, "server_epsilon": 15.0, "server_order": 5},
+    ],
+)
+def test_a_shared_ledger_is_recomputed_from_all_its_runs(path, promise):
+    ledger = shared(path, **promise)
+    before = path.read_bytes()
+    found = verify(path)
+    assert found.findings == ()
+    assert (found.runs, found.shared, found.charged, found.settled, found.refunded) == (2, True, 4, 4, 2)
+    assert found.epsilons == ledger.spent()
+    for observer in ("readers", "server"):
+        assert found.recomputed[observer] == pytest.approx(getattr(found.epsilons, observer), rel=1e-6)
+    assert path.read_bytes() == before
+
+
+def test_a_row_that_charged_the_filters_too_little_is_named(path):
+    """Chained anew with totals to match: only the run's own description tells."""
+    shared(path, readers_epsilon=3.0, server_epsilon=15.0)
+
+    def edit(row, body):
+        cheap = [2.0**-40, 0.0]
+        if row == 2:
+            body["cost"]["readers"] = body["totals"]["spent"]["readers"] = cheap
+        elif row > 2 and "totals" in body:
+            spent, paid = body["totals"]["spent"], body.get("cost", {}).get("readers", [0.0, 0.0])
+            spent["readers"] = edit.last = [a + b for a, b in zip(edit.last, paid, strict=True)]
+        edit.last = body.get("totals", {}).get("spent", {}).get("readers", cheap)
+        return body
+
+    edit.last = None
+    rewrite(path, lambda connection: forge(connection, edit))
+    findings = verify(path).findings
+    assert findings[0].startswith("Row 2 charges")
+    assert any("by dp-accounting" in finding for finding in findings[1:])
+
+
+def test_a_clock_may_lag_between_runs_as_long_as_a_writer_waits(path):
+    ledger = shared(path, readers_epsilon=3.0)
+    assert verify(path).findings == ()
+    ledger.reserve(timestamp=50.0)
+    (finding,) = verify(path).findings
+    assert "a clock ran back" in finding
