@@ -25,6 +25,7 @@ from secagg.graph import GraphParameters, graph_parameters
 from secagg.graph_parameters import complete_threshold, unmet_conditions
 from secagg.identities import Identity, IdentityRoster
 from secagg.parameters import RoundParameters, Vector
+from secagg.partial_sum import PartialSum
 from secagg.records import Records
 from secagg.recovery import Fault
 from secagg.server import Server, Sum
@@ -43,6 +44,7 @@ __all__ = [
     "LocalProtocolError",
     "MalformedMessage",
     "ParameterError",
+    "PartialSum",
     "RecordError",
     "Records",
     "RefusedParameters",

@@ -307,6 +307,10 @@ class Codec:
         body = self._body(Kind.INBOX, data, hashes + sealing * EDGE_BYTES)
         return InboxParts(shared, body[start:rows], body[rows:hashes], body[hashes:])
 
+    def masked_input_bytes(self, neighbours: int) -> int:
+        """Length of a masked input of a client with so many neighbours."""
+        return HEADER_BYTES + sum(self._packed) - (-neighbours // 8)
+
     def encode_masked_input(self, complaints: Mask, packed: Sequence[memoryview]) -> bytes:
         """Write the packed vectors and the complaints about neighbours."""
         return self._encode(Kind.MASKED_INPUT, *packed, bitmap(complaints))
@@ -315,7 +319,8 @@ class Codec:
         self, data: bytes, *, neighbours: int, sender: int
     ) -> tuple[Mask, list[memoryview]]:
         """Return the complaints and the packed vectors."""
-        body = self._body(Kind.MASKED_INPUT, data, sum(self._packed) - (-neighbours // 8), sender)
+        due = self.masked_input_bytes(neighbours) - HEADER_BYTES
+        body = self._body(Kind.MASKED_INPUT, data, due, sender)
         packed, start = [], 0
         for size in self._packed:
             packed.append(body[start : start + size])

@@ -51,12 +51,14 @@ from secagg.graph import Positions, holder_table
 from secagg.hybrid import EDGE_BYTES
 from secagg.identities import IdentityRoster
 from secagg.masking import apply_masks
-from secagg.messages import HASH_BYTES, Codec, Mask, Roster, encode_offer, kind_of
+from secagg.messages import HASH_BYTES, Codec, Mask, Roster, bitmap, encode_offer, kind_of
 from secagg.parameters import RoundParameters
+from secagg.partial_sum import add_vectors, decode_part, refuse_strange
 from secagg.phases import ADVANCE, SERVER, Kind, Phase, after
 from secagg.recovery import Fault, ShareTable
-from secagg.ring import Words, add_packed, reduce, unpack, word_dtype
+from secagg.ring import Words, reduce, word_dtype
 from secagg.routing import Routing, Rows
+from secagg.secrecy import refuse_copies
 
 __all__ = ["Server", "Sum"]
 
@@ -165,6 +167,8 @@ class Server:
     def __repr__(self) -> str:
         return f"Server(phase={self._phase.value}, arrived={len(self._arrived)})"
 
+    __reduce__ = refuse_copies
+
     def message_for(self, client_id: int) -> bytes:
         """The message that opens the present stage for one client; the same bytes whenever asked.
 
@@ -212,6 +216,37 @@ class Server:
             self._take(kind, sender, data)
             self._arrived[sender] = fingerprint
             self._phase = following
+
+    @property
+    def partial_opening(self) -> tuple[bytes, bytes]:
+        """What a `secagg.PartialSum` needs to take masked inputs: the roster message, and U2 as a bitmap."""
+        if self._phase is not Phase.MASKED_INPUT:
+            raise LocalProtocolError(f"no masked inputs are taken in phase {self._phase.value}")
+        return self._broadcast, bitmap(self._shared)
+
+    def receive_partial(self, data: bytes) -> dict[int, int]:
+        """Take many clients' masked inputs as the sum that a part of this server, trusted like it, made of them.
+
+        Args:
+            data: what `secagg.PartialSum.encode` gave.
+
+        Returns:
+            How many bytes each client in it had sent.
+
+        Raises:
+            RemoteProtocolError: the sum is refused; it had no effect and the round goes on.
+        """
+        after(self._table, self._phase, Kind.MASKED_INPUT)
+        vectors = self._parameters.vectors
+        part = decode_part(data, self._session, vectors, self._routing, self._shared)
+        senders = [self._ids[position] for position in part.senders]
+        if twice := self._arrived.keys() & set(senders):
+            raise DuplicateMessage(f"{len(twice)} clients of a partial sum came before")
+        add_vectors(self._totals, part.packed, vectors)
+        for position, complaints in zip(part.senders, part.complaints, strict=True):
+            self._shares.withhold(position, complaints)
+        self._arrived.update(dict.fromkeys(senders, b""))
+        return dict.fromkeys(senders, self._codec.masked_input_bytes(self._routing.width - 1))
 
     def advance(self) -> None:
         """Close the present stage: whoever has not answered has dropped out.
@@ -289,26 +324,9 @@ class Server:
         position = self._expected[sender]
         neighbours = self._routing.neighbours(position)
         complaints, packed = self._codec.decode_masked_input(data, neighbours=len(neighbours), sender=sender)
-        if (complaints & ~self._shared[neighbours]).any():
-            raise MalformedMessage(
-                f"client {sender} complains about a client that shared nothing", sender=sender
-            )
-        try:
-            self._add(packed)
-        except MalformedMessage as error:
-            raise MalformedMessage(str(error), sender=sender) from None
+        refuse_strange(complaints, self._shared[neighbours], sender)
+        add_vectors(self._totals, packed, self._parameters.vectors, sender)
         self._shares.withhold(position, complaints)
-
-    def _add(self, packed: list[memoryview]) -> None:
-        """Add one client's vectors, after all of them were verified: the last one verifies as it is added."""
-        vectors = self._parameters.vectors
-        earlier = [
-            unpack(data, length=vector.padded_length, bits=vector.modulus_bits)
-            for vector, data in zip(vectors[:-1], packed[:-1], strict=True)
-        ]
-        add_packed(self._totals[-1], packed[-1], vectors[-1].modulus_bits)
-        for total, values in zip(self._totals[:-1], earlier, strict=True):
-            total += values
 
     def _on_consistency(self, sender: int, data: bytes) -> None:
         position = self._expected[sender]
