@@ -1,8 +1,8 @@
 """Flower (https://flower.ai) brings the network, this brings the privacy: one mod, and one strategy around yours.
 
-    ROUNDS = PrivateRounds(task="mnist", nodes=12, rounds=5, privacy=dp.Privacy(...))
-    app = ClientApp(mods=[private_mod(ROUNDS)])                                   # on the nodes
-    PrivateStrategy(FedAvg(), ROUNDS, folder="/srv/run").start(grid, arrays, 5)   # on the server
+    PrivateRounds(task="mnist", nodes=12, rounds=5, privacy=dp.Privacy(...)).write("rounds.json")  # once, for all
+    app = ClientApp(mods=[private_mod()])                                                          # on the nodes
+    PrivateStrategy(FedAvg(), "rounds.json", folder="/srv/run").start(grid, arrays, 5)             # on the server
 
 Needs the extra `flower`. Everything here uses Flower's public surface only: `flwr.app`, `flwr.serverapp`.
 """

@@ -7,6 +7,7 @@ halves are gathered (`write_roster`), and every node gets the same roster by a w
     roster.json            {"0": "<public key, hex>", ...}: the same file on every node and on the server
     node-000/identity.key  32 private bytes, hex, readable by its owner only
     node-000/node.json     {"node": 0}
+    node-000/rounds.json   what this node agrees to (`PrivateRounds.write`)
     node-000/single-use.sqlite3, noise-multiplier-*   made on use
 
 Not here: TLS certificates and Flower's own node authentication (`examples/deployment`).
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 ROSTER = "roster.json"
+SETTINGS = "rounds.json"
 _KEY = "identity.key"
 _NODE = "node.json"
 

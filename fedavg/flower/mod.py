@@ -1,6 +1,6 @@
 """The client half of the adapter: one mod makes a Flower ClientApp private.
 
-    app = ClientApp(mods=[private_mod(ROUNDS)])
+    app = ClientApp(mods=[private_mod()])
 
 It must be the first of the mods. Invariants:
 
@@ -26,7 +26,7 @@ import dp
 import secagg
 from fedavg.errors import FedAvgError
 from fedavg.flower.errors import NodeRefusal, NodeSetupError, WireError
-from fedavg.flower.keys import read_identity
+from fedavg.flower.keys import SETTINGS, read_identity
 from fedavg.flower.node import Node
 from fedavg.flower.settings import PrivateRounds, RoundPlan
 from fedavg.flower.wire import (
@@ -56,12 +56,12 @@ App = Callable[[Message, Context], Message]
 
 
 def private_mod(
-    rounds: PrivateRounds, *, folders: str | Path | None = None
+    rounds: PrivateRounds | None = None, *, folders: str | Path | None = None
 ) -> Callable[[Message, Context, App], Message]:
     """A mod after which a node answers private training rounds, and nothing else.
 
     Args:
-        rounds: the settings, the same as the server's `PrivateStrategy` has.
+        rounds: the settings where a node's folder holds no `rounds.json` of its own, as in simulations.
         folders: for simulations, where every node's folder is called `node-<partition-id>`, three digits. A SuperNode
             names its own with `--node-config 'veilsum="/path"'`, which counts first.
 
@@ -87,7 +87,7 @@ def private_mod(
 
 
 def _answer(
-    rounds: PrivateRounds, folders: str | Path | None, message: Message, context: Context, app: App
+    rounds: PrivateRounds | None, folders: str | Path | None, message: Message, context: Context, app: App
 ) -> Message:
     if message.metadata.message_type.split(".")[0] != "train":
         raise NodeRefusal(
@@ -95,10 +95,11 @@ def _answer(
         )
     request = read_request(message.content)
     folder = _folder(folders, context.node_config)
-    identity = read_identity(folder) if rounds.is_malicious else None
+    settings = _settings(rounds, folder)
+    identity = read_identity(folder) if settings.is_malicious else None
     with _state(context) as state:
         node = Node(
-            settings=rounds,
+            settings=settings,
             folder=folder,
             node=context.node_id & _SIX_THREE if identity is None else identity.node,
             identity=identity,
@@ -126,6 +127,18 @@ def _folder(folders: str | Path | None, node_config: Mapping[str, Any]) -> Path:
     folder = Path(folders) / f"node-{int(node_config['partition-id']):03d}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _settings(rounds: PrivateRounds | None, folder: Path) -> PrivateRounds:
+    """What this node agrees to: its own file, which no server can change, before the app's."""
+    own = folder / SETTINGS
+    if own.exists():
+        return PrivateRounds.read(own)
+    if rounds is None:
+        raise NodeSetupError(
+            f"there is no {SETTINGS} in {folder}, and the app brings no settings; put one there"
+        )
+    return rounds
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """What both sides of a Flower app agree on before it runs, and what follows from it: cohort, blocks, noise, parameters.
 
-The server and every node build these settings from their own copy of the app. A node derives the whole round from its
-own, and takes part only where the server's offer is equal byte for byte; so the server can only choose the round's
-number, the model, and whether a node that it drew is padding.
+Every party has its own copy: a node in its folder, out of the server's reach. It derives the whole round from that, and
+takes part only where the server's offer is equal byte for byte; so the server can only choose the round's number, the
+model, and whether a node that it drew is padding.
 
 Invariants:
 
@@ -17,9 +17,11 @@ Not here: Flower (`fedavg.flower.mod`, `fedavg.flower.strategy`).
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from pathlib import Path
 
@@ -128,6 +130,28 @@ class PrivateRounds:
                 f"nodes_per_round is {self.nodes_per_round} in malicious mode, where the server must not choose the"
                 " cohort; leave it out, so that the whole roster carries every round, and give a coin"
             )
+
+    @classmethod
+    def read(cls, path: str | Path) -> PrivateRounds:
+        """Read settings from a file that `write` wrote, or a person did.
+
+        Raises:
+            ParameterError: the file is missing or damaged, or holds a name or value that makes no sense.
+        """
+        try:
+            fields = json.loads(Path(path).read_text())
+            privacy = dp.Privacy(**fields.pop("privacy"))
+            secure = SecureAggregation(**fields.pop("secure", {}))
+            return cls(privacy=privacy, secure=secure, **fields)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ParameterError(f"the settings {path} cannot be used: {error}") from error
+
+    def write(self, path: str | Path) -> None:
+        """Write these settings to a file, as JSON that a person can read."""
+        fields = asdict(self)
+        hidden = {item.name for item in dataclass_fields(SecureAggregation) if not item.repr}
+        fields["secure"] = {name: value for name, value in fields["secure"].items() if name not in hidden}
+        Path(path).write_text(json.dumps(fields, indent=1))
 
     @property
     def is_malicious(self) -> bool:

@@ -1,6 +1,6 @@
 """The server half of the adapter: a Flower strategy of the FedAvg family, started over private rounds.
 
-    result = PrivateStrategy(FedAvg(), ROUNDS, folder="run").start(grid, initial_arrays, num_rounds=5)
+    PrivateStrategy(FedAvg(), "/srv/rounds.json", folder="/srv/run").start(grid, initial_arrays, num_rounds=5)
 
 The strategy inside is started unchanged; its Grid is replaced by one that turns each batch of training messages into
 all stages of the protocol and hands back *one* reply: the average of the nodes' models, from the noised sum. So
@@ -68,7 +68,7 @@ class PrivateStrategy:
 
     Args:
         strategy: any strategy of the FedAvg family, as it was.
-        rounds: the settings, the same as the nodes' `private_mod` has.
+        rounds: the settings, equal to the nodes', or the path of their file.
         folder: where ledger, statement and monitoring lines live; an absolute path, because a ServerApp's working
             directory is Flower's.
         roster: malicious mode: the roster's file.
@@ -81,7 +81,7 @@ class PrivateStrategy:
     def __init__(
         self,
         strategy: Any,
-        rounds: PrivateRounds,
+        rounds: PrivateRounds | str | Path,
         *,
         folder: str | Path,
         roster: str | Path | None = None,
@@ -92,6 +92,7 @@ class PrivateStrategy:
                 f"{type(strategy).__name__} needs single updates, or adds noise of its own, and here is only one noised"
                 " sum; use a strategy of the FedAvg family"
             )
+        rounds = rounds if isinstance(rounds, PrivateRounds) else PrivateRounds.read(rounds)
         if rounds.is_malicious != (roster is not None):
             raise ParameterError(
                 f"adversary is {rounds.secure.adversary!r} and roster is {roster}; give both or neither"

@@ -1,0 +1,1 @@
+"""A deployment of Flower with private rounds; see README.md."""
