@@ -115,10 +115,12 @@ def test_a_filter_covers_any_number_of_runs_of_several_programs(tmp_path):
     path = tmp_path / "shared.sqlite"
     filtered = context(noise_multiplier=4.0, readers_epsilon=2.0, rounds=None, ledger=path)
     runs = 0
-    with pytest.raises(dp.BudgetExceeded):
-        while runs < 1000:
+    while runs < 1000:
+        try:
             filtered.run((total, squares, adaptive)[runs % 3], [0.1] * 40)
-            runs += 1
+        except dp.BudgetExceeded:
+            break
+        runs += 1
     assert 3 < runs < 40
     report = squares.privacy(filtered)
     assert report.runs is None
@@ -191,7 +193,7 @@ def test_own_noise_below_the_budget_is_refused_and_shares_add_up():
     events = computation.privacy(context()).events
     assert sum(event.noise_multiplier**-2 for event in events) == pytest.approx(2.0**-2, rel=1e-6)
     assert events[0].noise_multiplier == pytest.approx(3.0)
-    with pytest.raises(ExecutionError, match="come to 3 together, and the context wants 3.5"):
+    with pytest.raises(ExecutionError, match=r"come to 3 together, and the context wants 3\.5"):
         computation.privacy(context(noise_multiplier=3.5))
 
 

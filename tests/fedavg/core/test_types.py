@@ -74,11 +74,9 @@ def test_flat_vectors_and_nests_are_inverse(kind):
     assert fits(kind, within(kind, l2=3.0))
 
 
-@pytest.mark.parametrize(
-    "bad", [object(), at_server(at_server(float)) if False else "nonsense", np.complex64, np.dtype("M8[s]")]
-)
+@pytest.mark.parametrize("bad", [object(), "nonsense", np.complex64, np.dtype("M8[s]")])
 def test_what_is_no_type_is_refused(bad):
-    with pytest.raises(TypeMismatch, match="no type|no dtype"):
+    with pytest.raises(TypeMismatch, match=r"no type|no dtype"):
         to_type(bad)
     with pytest.raises(TypeMismatch, match="cannot be placed"):
         at_server(at_clients(float))
@@ -117,7 +115,7 @@ def test_local_computations_are_typed():
     with pytest.raises(TypeMismatch, match="takes <float32,float32>, and is given float64"):
         over.result_type(to_type(float))
     with pytest.raises(
-        TypeMismatch, match="cannot be inferred: on zeros of float64.*declare it with returns="
+        TypeMismatch, match=r"cannot be inferred: on zeros of float64.*declare it with returns="
     ):
         local_computation(lambda v: [][0]).result_type(to_type(float))
     with pytest.raises(TypeMismatch, match="runs in one place"):
@@ -167,11 +165,6 @@ def test_constants_functions_modules_and_frozen_dataclasses_may_be_captured():
         lambda v: -v,
         Scale(1.0).__call__,
     ):
-        program = (
-            federated_computation(at_server(float))(lambda s, f=function: federated_map(f, s))
-            if False
-            else None
-        )
         program = federated_computation(at_server(float))(functools.partial(federated_map, function))
         assert str(program.type_signature) == "(float64@SERVER -> float64@SERVER)"
 
