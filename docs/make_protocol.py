@@ -248,7 +248,7 @@ def thresholds() -> str:
         for n in sizes_:
             bare = graph_parameters(n, dropout=share, corruption=share, adversary=adversary)  # type: ignore[arg-type]
             used = _chosen(n, share, adversary)
-            floor = f"{_floor_of(used):,}" if adversary == "malicious" else "survivors less C"
+            floor = f"{floor_of(used):,}" if adversary == "malicious" else "survivors less C"
             rows.append(
                 (
                     ADVERSARIES[adversary],
@@ -265,7 +265,7 @@ def thresholds() -> str:
     return table(head, rows)
 
 
-def _floor_of(parameters: RoundParameters) -> int:
+def floor_of(parameters: RoundParameters) -> int:
     """What a malicious sparse round promises where only its smallest roster came."""
     return GraphParameters(
         clients=parameters.minimum_roster,
