@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dp.cohorts import Sampler, SelfSampling
+from dp.filters import RenyiFilter
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.mechanisms import Mechanism
 from dp.privacy import Epsilons, Privacy, delta_warning
+from dp.shared_budget import Sharing
 
 __all__ = ["Statement", "Statements", "epsilon_text", "statements"]
 
@@ -90,11 +92,12 @@ def statements(
     aborted: int = 0,
     seeded: bool = False,
     masked: bool = True,
+    sharing: Sharing | None = None,
 ) -> Statements:
     """Put a run's two epsilons into words.
 
     Args:
-        epsilons: What `charged` rounds cost, both observers.
+        epsilons: What `charged` rounds cost, both observers; on a shared ledger, what its filters say for all runs.
         mechanism: The noise of every round.
         sampler: Who drew the cohorts.
         privacy: The promise that was asked for.
@@ -103,6 +106,8 @@ def statements(
         aborted: How many of these gave no sum, or were lost.
         seeded: Whether the run's randomness came from a seed.
         masked: Whether the sums were taken under masks.
+        sharing: How the run shares its ledger, if it does: then what is claimed is the budget of all the runs on it,
+            which holds however they were chosen, and what was spent of it so far is only told.
 
     Returns:
         The two statements.
@@ -112,9 +117,9 @@ def statements(
         " replaced by zeros (zero-out adjacency)",
         _noise(mechanism, sampler, minimum_survivors),
         f"averages are divided by the public expectation {sampler.expected:g}, never by the number drawn or surviving",
-        f"{charged} rounds are charged"
+        f"{charged} rounds {'are' if sharing is None else 'of this run are'} charged"
         + (f", {aborted} of them without a result" if aborted else "")
-        + ", and how many was not chosen by looking at their results",
+        + (", and how many was not chosen by looking at their results" if sharing is None else ""),
         *(
             ([warning])
             if (warning := delta_warning(delta=privacy.delta, population=sampler.population))
@@ -124,9 +129,28 @@ def statements(
         *([_SIMULATION] if seeded else []),
         *([] if masked else [_UNMASKED]),
     )
+    claimed = epsilons if sharing is None else sharing.budget.epsilons
+    together = {who: _together(who, getattr(epsilons, who), sharing) for who in ("readers", "server")}
     return Statements(
-        _readers(epsilons.readers, sampler, privacy, shared),
-        _server(epsilons.server, mechanism, sampler, charged, privacy, shared),
+        _readers(claimed.readers, sampler, privacy, (*together["readers"], *shared)),
+        _server(claimed.server, mechanism, sampler, charged, privacy, (*together["server"], *shared)),
+    )
+
+
+def _together(observer: str, spent: float, sharing: Sharing | None) -> tuple[str, ...]:
+    """Whose budget it is that a shared ledger's statement claims, and what keeps it."""
+    if sharing is None:
+        return ()
+    budget = sharing.budget
+    own = budget.readers if observer == "readers" else budget.server
+    kept = own or budget.server
+    if kept is None:
+        return (f"the ledger is shared by {sharing.runs} runs, under a budget that promises nothing here",)
+    kind = f"a Renyi filter of order {kept.order}" if isinstance(kept, RenyiFilter) else "a Gaussian filter"
+    whose = "" if own else " against the server, who sees all that readers do,"
+    return (
+        f"the ledger is shared by {sharing.runs} runs, and this is the budget of all of them together, kept by"
+        f" {kind}{whose} however they were chosen; of it {epsilon_text(spent)} is spent so far",
     )
 
 
@@ -183,7 +207,10 @@ def _server(
     privacy: Privacy,
     shared: tuple[str, ...],
 ) -> Statement:
-    claim = _claim("the server, and whoever holds the rosters of the rounds,", epsilon, privacy.delta)
+    why = (
+        "the inputs are seen" if mechanism.trusted_server else "the budget that the run shares sets no limit"
+    )
+    claim = _claim("the server, and whoever holds the rosters of the rounds,", epsilon, privacy.delta, why)
     if mechanism.trusted_server:
         trust = "the server is trusted with the sum before the noise, and to add the noise"
         return Statement("server", epsilon, privacy.delta, claim, (trust, *shared))
@@ -231,9 +258,9 @@ def epsilon_text(epsilon: float) -> str:
     return f"{math.ceil(epsilon * 10**digits - 1e-9) / 10**digits:.{digits}f}"
 
 
-def _claim(observer: str, epsilon: float, delta: float) -> str:
+def _claim(observer: str, epsilon: float, delta: float, why: str = "the inputs are seen") -> str:
     if not math.isfinite(epsilon):
-        return f"Against {observer} there is no promise: epsilon is infinite, because the inputs are seen."
+        return f"Against {observer} there is no promise: epsilon is infinite, because {why}."
     shown = epsilon_text(epsilon)
     return (
         f"Against {observer} one client's data changes the probability of any outcome by a factor of at most"

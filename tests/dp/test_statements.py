@@ -10,6 +10,7 @@ from dp.cohorts import PaddedPoisson, SelfSampling
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.mechanisms import DistributedDiscreteGaussian
 from dp.privacy import Epsilons, Privacy
+from dp.shared_budget import SharedBudget, Sharing
 from dp.statements import epsilon_text, statements
 
 SAMPLER = PaddedPoisson(population=3000, expected=300)
@@ -122,3 +123,27 @@ def test_a_trusted_server_is_told_apart():
     assert "the noise that the server adds to the sum is 1.5 times" in both.readers.text
     assert "trusted with the sum before the noise" in both.server.text
     assert "collude" not in both.readers.text
+
+
+def test_on_a_shared_ledger_the_budget_is_claimed_and_what_was_spent_is_told():
+    budget = SharedBudget(delta=1e-5, readers_epsilon=4.0, server_epsilon=20.0)
+    both = make(Epsilons(2.1, 9.3), sharing=Sharing(budget, runs=3))
+    assert (both.readers.epsilon, both.server.epsilon) == (4.0, 20.0)
+    for statement, kept in ((both.readers, "a Renyi filter of order 6"), (both.server, "a Gaussian filter")):
+        assert "shared by 3 runs" in statement.text
+        assert kept in statement.text
+        assert "however they were chosen" in statement.text
+        assert "50 rounds of this run are charged" in statement.text
+        assert "not chosen by looking" not in statement.text
+    assert "of it 2.100 is spent" in both.readers.text
+    assert "of it 9.300 is spent" in both.server.text
+
+
+def test_what_a_shared_budget_does_not_promise_is_said():
+    readers = make(sharing=Sharing(SharedBudget(delta=1e-5, readers_epsilon=4.0), runs=1))
+    assert readers.server.epsilon == math.inf
+    assert "because the budget that the run shares sets no limit" in readers.server.text
+    assert "promises nothing here" in readers.server.text
+    server = make(sharing=Sharing(SharedBudget(delta=1e-5, server_epsilon=9.0, server_order=8), runs=1))
+    assert (server.readers.epsilon, server.server.epsilon) == (9.0, 9.0)
+    assert "order 8 against the server, who sees all that readers do" in server.readers.text
