@@ -72,7 +72,8 @@ def clip_factor(vector: ArrayLike, bound: float) -> tuple[NDArray[np.floating], 
         flat = flat.astype(np.float64)
     squares = _sum_of_squares(flat)
     unit = 1.0
-    if not all(_SAFE_SQUARES[0] < square < _SAFE_SQUARES[1] for square in (squares, bound)):
+    least, most = _SAFE_SQUARES
+    if not (least < squares < most and least < bound < most):
         unit = float(np.max(np.abs(flat), initial=0.0))
         if not math.isfinite(unit):
             raise NonFiniteInput("the vector holds NaN or infinity; send zeros in its place")

@@ -222,16 +222,15 @@ class Encoding:
             NonFiniteInput: A block holds NaN or infinity; encode `zeros()` instead.
             ParameterError: Names or lengths are not those of the blocks.
         """
-        names = {name for _, name, _ in self._parts()}
-        if set(vectors) != names:
-            raise ParameterError(f"got blocks {sorted(vectors)}; encode exactly {sorted(names)}")
-        pieces = self._pieces(vectors)
-        beta = self.retry_probability
-        rounded = [
-            round_within(piece, keystream, limit=limit, retry_probability=beta, factor=factor)
-            for (piece, factor), limit in zip(pieces, self.limits, strict=True)
-        ]
-        return rounded[0] if len(rounded) == 1 else np.concatenate(rounded)
+        if vectors.keys() != self._names:
+            raise ParameterError(f"got blocks {sorted(vectors)}; encode exactly {sorted(self._names)}")
+        integers = np.empty(self.dimension, dtype=np.int64)
+        start, beta = 0, self.retry_probability
+        for (piece, factor), limit in zip(self._pieces(vectors), self.limits, strict=True):
+            target = integers[start : start + len(piece)]
+            round_within(piece, keystream, limit=limit, retry_probability=beta, factor=factor, out=target)
+            start += len(piece)
+        return integers
 
     def _pieces(self, vectors: Mapping[str, ArrayLike]) -> list[tuple[NDArray[np.floating], float]]:
         """What is rounded as one: vectors, and the factors that clip and scale them to integer units."""
@@ -290,6 +289,10 @@ class Encoding:
         key = self.rotation.key.hex() if self.rotation else None
         facts = ("veilsum encoding 1", blocks, self.limits, self.retry_probability.hex(), key)
         return repr(facts).encode()
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(name for _, name, _ in self._parts())
 
     def _split(self, vector: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """Views of the blocks' parts."""

@@ -121,14 +121,14 @@ class InverseCDF:
         """Level 2: complete 32-bit prefixes of V to 64 bits and search among the cuts."""
         words = (prefixes.astype(np.uint64) << np.uint64(_WORD_BITS)) | keystream.words(len(prefixes), "<u4")
         signed = words.view(np.int64)
-        negative = signed < 0
-        distance = np.where(negative, ~signed, signed).view(np.uint64)
+        sign = signed >> np.int64(63)  # -1 or 0, and x ^ -1 is -x - 1
+        distance = (signed ^ sign).view(np.uint64)
         magnitude = np.searchsorted(self._table, distance, side="right")
-        tied = (magnitude > 0) & (self._table[magnitude - 1] == distance)
-        for place in np.flatnonzero(tied):
+        # Where no cut lies below, the last one is looked at instead, which is above every distance of such a place.
+        for place in np.flatnonzero(self._table[magnitude - 1] == distance):
             magnitude[place] = self._refine(int(distance[place]), keystream)
-        values: NDArray[np.int64] = np.where(negative, -magnitude - self._mirror, magnitude)
-        return values
+        values: NDArray[np.int64] = magnitude ^ sign
+        return values if self._mirror else values - sign
 
     def _refine(self, distance: int, keystream: Keystream) -> int:
         """Level 3: draw more bits of |V| until it differs from every cut."""

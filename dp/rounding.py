@@ -32,7 +32,8 @@ __all__ = [
 LARGEST_ROUNDED = 2.0**50
 """Above this absolute value a float64 has no room left for the fraction that is rounded."""
 
-_BLOCK = 1 << 14
+_BLOCK = 1 << 13  # Longer dot products are shared among threads, which on a busy machine wait for each other.
+_EXACT = 2.0**52
 _ATTEMPTS = 64
 
 
@@ -76,6 +77,7 @@ def round_within(
     limit: int,
     retry_probability: float,
     factor: float = 1.0,
+    out: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Round `factor * values` at random to integers whose squared norm is at most `limit`.
 
@@ -90,17 +92,18 @@ def round_within(
         limit: Largest squared norm.
         retry_probability: beta of the bound that `limit` was derived from.
         factor: As in `stochastic_round`.
+        out: Where to put the integers; a new array, if left out.
 
     Source: Kairouz, Liu, Steinke 2021, conditional randomised rounding.
     """
+    rounded = np.empty(len(values), dtype=np.int64) if out is None else out
     for _ in range(_ATTEMPTS if retry_probability else 1):
-        rounded = stochastic_round(values, keystream, factor=factor)
-        if squared_norm(rounded) <= limit:
+        if _round_into(rounded, values, keystream, factor) <= limit:
             return rounded
-    truncated = np.trunc(values.astype(np.float64) * factor).astype(np.int64)
-    if squared_norm(truncated) <= limit:
-        return truncated
-    return np.zeros_like(truncated)
+    np.copyto(rounded, np.trunc(values.astype(np.float64) * factor), casting="unsafe")
+    if squared_norm(rounded) > limit:
+        rounded[:] = 0
+    return rounded
 
 
 def stochastic_round(
@@ -122,23 +125,34 @@ def stochastic_round(
         chance of 2^-32.
     """
     rounded = np.empty(len(values), dtype=np.int64)
+    _round_into(rounded, values, keystream, factor)
+    return rounded
+
+
+def _round_into(
+    rounded: NDArray[np.int64], values: NDArray[np.floating], keystream: Keystream, factor: float
+) -> int:
+    """Fill `rounded` as `stochastic_round` says, and return its squared norm, exactly."""
     words = np.empty(min(len(values), _BLOCK), dtype="<i4")
     uniform, scaled = np.empty(len(words)), np.empty(len(words))
+    squares = 0
     for start in range(0, len(values), _BLOCK):
         size = min(_BLOCK, len(values) - start)
         if size < len(words):
             words, uniform, scaled = words[:size], uniform[:size], scaled[:size]
         keystream.fill(words)
-        np.copyto(uniform, words)
         # (word + 1/2) / 2^32 is uniform on a symmetric grid in (-1/2, 1/2): added, it makes rounding fair.
-        uniform += 0.5
+        np.add(words, 0.5, out=uniform)
         uniform *= 2.0**-32
-        np.copyto(scaled, values[start : start + size])
-        scaled *= factor
+        np.multiply(values[start : start + size], factor, out=scaled, dtype=np.float64)
         uniform += scaled
         np.rint(uniform, out=uniform)
-        rounded[start : start + size] = uniform
-    return rounded
+        block = rounded[start : start + size]
+        np.copyto(block, uniform, casting="unsafe")
+        # Sums of squares of integers are exact in a float that stays below 2^53, in whatever order they are added.
+        fast = float(np.dot(uniform, uniform))
+        squares += int(fast) if fast < _EXACT else squared_norm(block)
+    return squares
 
 
 def squared_norm(vector: NDArray[np.int64]) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -69,12 +70,12 @@ class TreeSpec:
         index = {path: i for i, (path, _) in enumerate(entries)}
         return cls(leaves=leaves, skeleton=_map(tree, (), lambda path, _: index[path]))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of values in all leaves."""
         return sum(leaf.size for leaf in self.leaves)
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The widest dtype of the leaves, at least float32: the dtype of flat vectors."""
         return np.result_type(np.float32, *(leaf.dtype for leaf in self.leaves))
