@@ -25,40 +25,45 @@ __all__ = ["RunEntropy"]
 class RunEntropy:
     """The run's randomness: `RunEntropy()` is the operating system's, `RunEntropy.seeded(7)` a simulation's."""
 
-    _root: secagg.SeededEntropy | None = field(default=None, repr=False)
+    _key: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def seeded(cls, seed: int) -> RunEntropy:
         """Everything from one public number: for tests and simulations, never for anybody's protection."""
         if not 0 <= seed < 2**63:
             raise ParameterError(f"the simulation seed is {seed}; give a whole number from 0 to 2^63 - 1")
-        return cls(
-            secagg.SeededEntropy(
-                hashlib.sha256(b"veilsum simulation seed" + seed.to_bytes(8, "big")).digest()
-            )
-        )
+        return cls(hashlib.sha256(b"veilsum simulation seed" + seed.to_bytes(8, "big")).digest())
+
+    @property
+    def _root(self) -> secagg.SeededEntropy | None:
+        """Only ever derived from, never drawn from: so that this object may travel to where the clients are."""
+        return None if self._key is None else secagg.SeededEntropy(self._key)
 
     @property
     def is_seeded(self) -> bool:
         """Whether the run repeats, and therefore promises nothing."""
-        return self._root is not None
+        return self._key is not None
 
     def keystream(self, *labels: str | int) -> dp.Keystream:
         """A 256-bit-keyed stream for a cohort draw or one client's rounding and noise."""
-        if self._root is None:
+        root = self._root
+        if root is None:
             return dp.Keystream()
-        return dp.Keystream.seeded(self._root.derive("keystream", *labels)(32))
+        return dp.Keystream.seeded(root.derive("keystream", *labels)(32))
 
     def secret(self, *labels: str | int) -> bytes:
         """32 secret bytes, such as a seed that the protocol would have shared."""
-        return (secagg.system_entropy if self._root is None else self._root.derive("secret", *labels))(32)
+        root = self._root
+        return (secagg.system_entropy if root is None else root.derive("secret", *labels))(32)
 
     def protocol(self, *labels: str | int) -> secagg.SeededEntropy | None:
         """Entropy for one round's keys and masks; None stands for the operating system's."""
-        return None if self._root is None else self._root.derive("protocol", *labels)
+        root = self._root
+        return None if root is None else root.derive("protocol", *labels)
 
     def dice(self, *labels: str | int) -> np.random.Generator:
         """The simulator's own choices, such as who drops out: protects nobody."""
+        root = self._root
         return np.random.default_rng(
-            None if self._root is None else int.from_bytes(self._root.derive("dice", *labels)(16), "big")
+            None if root is None else int.from_bytes(root.derive("dice", *labels)(16), "big")
         )
