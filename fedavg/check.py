@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedavg.adapters.adapted import AdaptedStep
 from fedavg.client_data import ClientData
-from fedavg.errors import StepError
+from fedavg.errors import ParameterError, StepError
+from fedavg.misfits import buffers_in, too_few, written_into
 from fedavg.pytree import Tree, TreeSpec
-from fedavg.step import Step, run_step
+from fedavg.step import Step, Trained, run_step
 
 __all__ = ["Finding", "check"]
 
@@ -36,24 +38,28 @@ def check(
     step: Step,
     clients: ClientData | Mapping[Any, Any] | Sequence[Any],
     *,
-    weights: Tree,
+    weights: Tree | None = None,
     metrics: Mapping[str, float] | None = None,
+    cohort_size: int | None = None,
 ) -> list[Finding]:
     """Try a step as the library will run it, on the first two clients, twice and in swapped order.
 
     Args:
         step: Your loop, `step(weights, data)`.
         clients: One client or more; with two, state that leaks from one to the next is found.
-        weights: The nest of arrays to start from.
+        weights: The nest of arrays to start from; those that an adapted step brings when None.
         metrics: Declared metrics, name to bound.
+        cohort_size: How many clients a round is to have, if `clients` are all there are.
 
     Returns:
         Findings, empty when none: `failure` (the step raised, or returned another form, NaN, or no declared metric),
         `mutation` (it wrote into the weights it was given; harmless here, since every client gets a copy),
-        `impurity` (the same client's result depends on who came before it, or on chance), `metric-bound`.
+        `impurity` (the same client's result depends on who came before it, or on chance), `metric-bound`, `buffers`
+        (weights that look like batch-norm statistics), `cohort` (fewer clients than a round is to have).
 
     Raises:
         TreeError: the weights themselves cannot be averaged.
+        ParameterError: no weights.
 
     >>> def step(weights, data):
     ...     return {"w": weights["w"] + data}
@@ -62,20 +68,34 @@ def check(
     >>> [finding.kind for finding in check(lambda weights, data: None, [1], weights={"w": np.zeros(2)})]
     ['failure']
     """
-    data = ClientData.of(clients)
-    spec = TreeSpec.of(weights)
-    flat = spec.flatten(weights)
-    bounds = dict(metrics or {})
+    start = getattr(step, "weights", None) if weights is None else weights
+    if start is None:
+        raise ParameterError("a plain step brings no weights; give weights= to start from")
+    data, spec = ClientData.of(clients), TreeSpec.of(start)
+    flat = spec.flatten(start)
+    sentences = [("cohort", too_few(len(data), cohort_size or 1))]
+    if not isinstance(step, AdaptedStep):  # A wrapped model's buffers were chosen when it was wrapped.
+        sentences.append(("buffers", buffers_in(spec)))
+    findings = [Finding(kind, sentence) for kind, sentence in sentences if sentence]
+    try:
+        return findings + _of_runs(step, spec, flat, data, dict(metrics or {}))
+    except StepError as error:
+        return [*findings, Finding("failure", str(error))]
+
+
+def _of_runs(
+    step: Step, spec: TreeSpec, flat: NDArray[Any], data: ClientData, bounds: Mapping[str, float]
+) -> list[Finding]:
+    """What shows when the first two clients run, and the first again."""
     first, last = data.client_ids[0], data.client_ids[min(1, len(data) - 1)]
-    deltas: list[NDArray[Any]] = []
+    runs: list[Trained] = []
     for client_id in (first, last, first):
         try:
-            trained = run_step(step, spec, flat, data.for_client(client_id), metrics=bounds)
+            runs.append(run_step(step, spec, flat, data.for_client(client_id), metrics=bounds))
         except StepError as error:
-            return [Finding("failure", f"client {client_id}: {error}")]
-        deltas.append(trained.delta)
+            raise StepError(f"client {client_id}: {error}") from error
     findings = _mutation(step, spec, flat, data.for_client(first))
-    if not np.array_equal(deltas[0], deltas[2]):
+    if not np.array_equal(runs[0].delta, runs[2].delta):
         findings.append(
             Finding(
                 "impurity",
@@ -84,13 +104,12 @@ def check(
                 " generator; make both anew in each call",
             )
         )
-    for name, bound in bounds.items():
-        if abs(trained.metrics[name]) > bound:
-            findings.append(
-                Finding(
-                    "metric-bound", f"metric {name} is {trained.metrics[name]:g}, cut to its bound {bound:g}"
-                )
-            )
+    reported = runs[-1].metrics
+    findings += [
+        Finding("metric-bound", f"metric {name} is {reported[name]:g}, cut to its bound {bound:g}")
+        for name, bound in bounds.items()
+        if abs(reported[name]) > bound
+    ]
     return findings
 
 
@@ -98,11 +117,5 @@ def _mutation(step: Step, spec: TreeSpec, flat: NDArray[Any], data: Any) -> list
     """Whether the step writes into the very arrays it was given."""
     given = spec.unflatten(flat)
     step(given, data)
-    if np.array_equal(spec.flatten(given), flat):
-        return []
-    return [
-        Finding(
-            "mutation",
-            "the step writes into the weights it was given; harmless here, each is a copy",
-        )
-    ]
+    sentence = written_into(spec, given, flat)
+    return [] if sentence is None else [Finding("mutation", sentence)]

@@ -5,6 +5,7 @@ Every result that comes of it says so, and carries an infinite epsilon against b
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -55,18 +56,22 @@ class _PlainSum:
         counted = (EXAMPLES, *self.content.bounds) if self.content.counted else ()
         terms: dict[str, list[float]] = {name: [] for name in counted}
         weights: list[float] = []
-        failed = 0
+        failed, cause = 0, ""
         for fetch in _each(data):
             try:
                 delta, sums = work(fetch)
-            except StepError:
-                failed += 1
+            except StepError as error:
+                failed, cause = failed + 1, str(error)
                 continue
             weights.append(sums[EXAMPLES] if self.content.weighted else 1.0)
             update += weights[-1] * np.asarray(delta, np.float64)
             for name, values in terms.items():
                 values.append(sums[name])
         total = fsum(weights)
+        if failed > len(weights):
+            warnings.warn(
+                f"{failed} of {failed + len(weights)} clients failed, one with: {cause}", stacklevel=2
+            )
         return Collected(
             average=update / total if total > 0 else update,
             sums={name: fsum(values) for name, values in terms.items()},

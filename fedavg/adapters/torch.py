@@ -2,12 +2,13 @@
 
 The one module is reused for every client in this process. Before each client its parameters and buffers are set, its
 gradients dropped and its mode put back, so nothing passes from one client to the next through the module; what the
-loop itself keeps outside (an optimizer made once) is the loop's, and `fedavg.check` finds it.
+loop itself keeps outside is the loop's: an optimizer that comes with state from before is refused when it steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from fedavg.adapters.adapted import (
     adapted_model,
     check_buffers,
 )
-from fedavg.errors import ParameterError
+from fedavg.errors import ParameterError, StepError
 from fedavg.model import FunctionalModel
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def from_torch(
     def run(weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
         _load(module, {**initial, **weights})
         module.train(training)
-        metrics = fit(module, data)
+        with _fresh_optimizers():
+            metrics = fit(module, data)
         state = module.state_dict()
         return {name: _array(state[name]) for name in travelling}, metrics
 
@@ -140,6 +142,28 @@ def _tensor(value: Any, module: torch.nn.Module) -> torch.Tensor:
     import torch
 
     return torch.as_tensor(value, device=next(module.parameters()).device)
+
+
+@contextmanager
+def _fresh_optimizers() -> Iterator[None]:
+    """Refuse an optimizer that steps for the first time here and already holds state: it is another client's."""
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    seen: set[int] = set()
+
+    def before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if id(optimizer) not in seen and any(optimizer.state.values()):
+            raise StepError(
+                f"the loop steps with a {type(optimizer).__name__} that holds state from before, such as another"
+                " client's momentum; make the optimizer anew in each call"
+            )
+        seen.add(id(optimizer))
+
+    handle = register_optimizer_step_pre_hook(before_step)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _load(module: torch.nn.Module, values: Mapping[str, NDArray[Any]]) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -314,6 +315,12 @@ class PrivateAggregator:
     def _collected(self, sums: Mapping[str, NDArray[np.float64]], survivors: int, bytes_up: int) -> Collected:
         content, weights, expected = self.content, self.settings.weights, self.sampler.expected
         contributed, failed, *rest = sums["scalars"].tolist()
+        if failed - 4 * self.plan.stddev_of_sum("scalars") > expected / 2:
+            warnings.warn(
+                f"about {failed:.0f} of {expected:.0f} clients failed and sent zeros; the clients' own logs name the"
+                " cause (fedavg.check finds most of them beforehand)",
+                stacklevel=2,
+            )
         divisor, least, counted = expected, 1.0, {}
         if content.counted and weights is not None:
             whole = float(sums["weight"][0]) if content.weighted else rest.pop(0)

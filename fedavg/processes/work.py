@@ -10,6 +10,7 @@ Everything ends in `fedavg.step.run_step`, whose rules (own copy, checked form, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedavg.adapters.adapted import AdaptedStep
 from fedavg.core.types import SequenceType, StructType, TensorType, Type, to_type
 from fedavg.errors import ParameterError
+from fedavg.misfits import buffers_in, written_into
 from fedavg.model import EXAMPLES, Finalizer, FunctionalModel, batches_of, check_bounds, count_examples
 from fedavg.processes.collecting import Work
 from fedavg.pytree import Tree, TreeSpec
@@ -82,6 +85,8 @@ def step_work(
     start = getattr(step, "weights", None) if weights is None else weights
     if start is None:
         raise ParameterError("a plain step brings no weights; give weights= to start from")
+    if not isinstance(step, AdaptedStep) and (sentence := buffers_in(TreeSpec.of(start))):
+        raise ParameterError(sentence)
     check_bounds(metrics)
     count = examples or count_examples
 
@@ -168,8 +173,17 @@ def flat_work(work: RoundWork, spec: TreeSpec, weights: NDArray[Any], round_numb
     """One round's work as an aggregator runs it; see `fedavg.processes.collecting.Work`."""
     step, declared = work.step(round_number), dict.fromkeys((EXAMPLES, *work.bounds), 1.0)
 
+    watching = [True]
+
+    def watched(given: Tree, fetch: Callable[[], Any]) -> Any:
+        returned = step(given, fetch())
+        # Looking at the first client of a round is enough to tell, and costs nothing.
+        if watching and watching.pop() and (sentence := written_into(spec, given, weights)):
+            warnings.warn(sentence, stacklevel=2)
+        return returned
+
     def run(fetch: Callable[[], Any]) -> tuple[NDArray[Any], Mapping[str, float]]:
-        trained = run_step(lambda given, _: step(given, fetch()), spec, weights, None, metrics=declared)
+        trained = run_step(watched, spec, weights, fetch, metrics=declared)
         return trained.delta, trained.metrics
 
     return run

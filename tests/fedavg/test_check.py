@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedavg import TreeError, check
+from fedavg import ParameterError, TreeError, check
 
 WEIGHTS = {"w": np.zeros(3)}
 CLIENTS = [np.ones(3), np.full(3, 2.0)]
@@ -67,3 +67,27 @@ def test_a_metric_past_its_bound_is_found():
 def test_weights_that_cannot_be_averaged_are_refused():
     with pytest.raises(TreeError, match="int"):
         check(pure, CLIENTS, weights={"w": np.zeros(3, int)})
+
+
+def test_batch_norm_statistics_are_found():
+    weights = {"layer": {"kernel": np.zeros(2), "running_var": np.ones(2)}}
+    (finding,) = check(lambda weights, data: weights, CLIENTS, weights=weights)
+    assert finding.kind == "buffers"
+    assert "layer/running_var look like batch-norm statistics" in finding.message
+
+
+def test_fewer_clients_than_the_cohort_are_found():
+    assert kinds(pure, cohort_size=2) == []
+    (finding,) = check(pure, CLIENTS, weights=WEIGHTS, cohort_size=3)
+    assert str(finding) == "cohort: cohort_size is 3 for 2 clients; give a number from 1 to the population"
+
+
+def test_all_that_is_wrong_is_found_at_once():
+    weights = {"w": np.zeros(3), "moving_mean": np.zeros(3)}
+    found = check(lambda weights, data: None, CLIENTS, weights=weights, cohort_size=9)
+    assert [finding.kind for finding in found] == ["cohort", "buffers", "failure"]
+
+
+def test_a_plain_step_needs_weights():
+    with pytest.raises(ParameterError, match="give weights="):
+        check(pure, CLIENTS)

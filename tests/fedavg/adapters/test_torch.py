@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fedavg import ParameterError, check, from_torch  # noqa: E402
+from fedavg import ParameterError, StepError, check, from_torch  # noqa: E402
 
 
 def net():
@@ -54,8 +54,25 @@ def test_an_optimizer_made_once_is_found():
         optimizer.step()
 
     step = from_torch(module, leaky)
-    kinds = [finding.kind for finding in check(step, [client(1), client(2)], weights=step.weights)]
-    assert kinds == ["impurity"]
+    (finding,) = check(step, [client(1), client(2)])
+    assert finding.kind == "failure"
+    assert "SGD that holds state from before" in finding.message
+
+    with pytest.raises(StepError, match="make the optimizer anew in each call"):
+        step(step.weights, client(2))
+
+
+def test_an_optimizer_without_state_may_be_made_once():
+    module = net()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+
+    def loop(module, data):
+        for _ in range(2):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(module(data[0]), data[1]).backward()
+            optimizer.step()
+
+    assert check(from_torch(module, loop), [client(1), client(2)]) == []
 
 
 def test_buffers_are_refused_kept_or_averaged():

@@ -479,3 +479,43 @@ def test_a_cap_holds_over_a_population():
         state, metrics = (output := process.next(state, population)).state, output.metrics
         counts.append(round(metrics["clients"]["contributed"]))
     assert counts == [20, 20, 0]
+
+
+def spoil(weights, data):
+    weights["w"] += 1.0
+    return weights
+
+
+def failing(weights, data):
+    return {"v": weights["w"]}
+
+
+def drifting(weights, data):
+    return {"w": weights["w"].astype(np.float32)}
+
+
+def test_a_step_that_writes_into_its_input_is_told_and_harms_nobody():
+    process = build_unweighted_fed_avg(spoil, weights=WIDE, model_aggregator=insecure_sum)
+    with pytest.warns(UserWarning, match="writes into the weights it is given") as told:
+        weights, _ = run(process, [np.zeros(1), np.zeros(1)], 1)
+    assert len(told) == 1
+    np.testing.assert_array_equal(weights["w"], WIDE["w"] + 1.0)
+    assert not WIDE["w"].any()
+
+
+@pytest.mark.parametrize(
+    ("step", "cause"), [(failing, "other paths than the weights"), (drifting, "dtype float32, not float64")]
+)
+def test_another_tree_or_dtype_from_everybody_is_told(step, cause):
+    plain = build_unweighted_fed_avg(step, weights=WIDE, model_aggregator=insecure_sum)
+    with pytest.warns(UserWarning, match=f"2 of 2 clients failed, one with: .*{cause}"):
+        run(plain, [np.zeros(1), np.zeros(1)], 1)
+    private = build_unweighted_fed_avg(step, weights=WIDE, model_aggregator=quiet())
+    with pytest.warns(UserWarning, match="about 20 of 20 clients failed and sent zeros"):
+        run(private, [np.zeros(1) for _ in range(20)], 1)
+
+
+def test_batch_norm_statistics_among_a_plain_steps_weights_are_refused():
+    weights = {"layer": {"kernel": np.zeros(2), "running_mean": np.zeros(2)}}
+    with pytest.raises(ParameterError, match="layer/running_mean look like batch-norm statistics"):
+        build_unweighted_fed_avg(lambda w, d: w, weights=weights, model_aggregator=insecure_sum)
