@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from secagg.errors import AuthenticationFailed, MalformedMessage
 from secagg.graph import Positions
 from secagg.messages import Mask, Roster
 from secagg.parameters import RoundParameters
+from secagg.secrecy import hidden, refuse_copies
 
 __all__ = [
     "KeySet",
@@ -59,7 +60,10 @@ class MaskKeys(NamedTuple):
         return self.pair.public, b"" if self.hybrid is None else self.hybrid.pair.public
 
     def __repr__(self) -> str:
-        return "MaskKeys(...)"
+        return hidden(self)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copies(self)
 
 
 class KeySet(NamedTuple):
@@ -83,7 +87,10 @@ class KeySet(NamedTuple):
         return self.channel.public + mask + channel + hybrid_mask
 
     def __repr__(self) -> str:
-        return "KeySet(...)"
+        return hidden(self)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copies(self)
 
 
 def new_key_set(parameters: RoundParameters, mask_seed: bytes, session: bytes, entropy: Entropy) -> KeySet:
@@ -280,4 +287,7 @@ class Pairs:
         del self._own, self._seal_keys, self._mask_publics, self._edges
 
     def __repr__(self) -> str:
-        return "Pairs(...)"
+        return hidden(self)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copies(self)

@@ -27,7 +27,6 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
-from typing import NoReturn
 
 import numpy as np
 
@@ -65,6 +64,7 @@ from secagg.messages import Codec, Mask, Roster, bitmap, decode_offer, kind_of
 from secagg.parameters import RoundParameters
 from secagg.phases import CLIENT, MASK, Kind, Phase, after
 from secagg.ring import pack
+from secagg.secrecy import refuse_copies
 from secagg.shamir import SECRET_BYTES
 
 __all__ = ["Client"]
@@ -147,10 +147,7 @@ class Client:
     def __repr__(self) -> str:
         return f"Client(id={self._id}, phase={self._phase.value})"
 
-    def __reduce__(self) -> NoReturn:
-        raise LocalProtocolError(
-            "a client of a live round cannot be copied or pickled: it would answer twice"
-        )
+    __reduce__ = refuse_copies
 
     def receive(self, data: bytes) -> bytes | None:
         """Take one message of the server and return the answer, if there is one now.

@@ -20,6 +20,7 @@ from secagg.identities import Identity, IdentityRoster
 from secagg.messages import Roster
 from secagg.parameters import RoundParameters, Vector
 from secagg.ring import Words, checked, word_dtype
+from secagg.secrecy import hidden, refuse_copies
 
 __all__ = ["Inputs", "Place", "Secrets", "SingleUse", "require_trust", "with_checks"]
 
@@ -43,6 +44,9 @@ class Secrets:
     seeds: list[bytes]
     rows: list[bytes | None]
     own_row: bytes
+
+    __repr__ = hidden
+    __reduce__ = refuse_copies
 
     def drop_all_but_shares(self) -> None:
         """Forget what no later step needs, once the input is masked."""

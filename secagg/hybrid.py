@@ -26,7 +26,7 @@ Not here: when the pieces are sent and checked (`secagg.agreement`).
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
@@ -44,6 +44,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from secagg.binding import enc
 from secagg.errors import AuthenticationFailed, MalformedMessage, ParameterError
+from secagg.secrecy import hidden, refuse_copies
 
 __all__ = [
     "EDGE_BYTES",
@@ -86,7 +87,10 @@ class HybridPair(NamedTuple):
     public: bytes
 
     def __repr__(self) -> str:
-        return "HybridPair(...)"
+        return hidden(self)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copies(self)
 
 
 class HybridMaskKeys(NamedTuple):
@@ -101,7 +105,10 @@ class HybridMaskKeys(NamedTuple):
     edge_seed: bytes
 
     def __repr__(self) -> str:
-        return "HybridMaskKeys(...)"
+        return hidden(self)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copies(self)
 
 
 class Edge(NamedTuple):
@@ -116,7 +123,10 @@ class Edge(NamedTuple):
     digest: bytes
 
     def __repr__(self) -> str:
-        return "Edge(...)"
+        return hidden(self)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copies(self)
 
 
 def require_support() -> None:

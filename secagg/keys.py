@@ -15,7 +15,7 @@ Not here: what the info strings contain (`secagg.binding`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from secagg.binding import enc, mask_info, pair_fields, self_mask_info
 from secagg.errors import AuthenticationFailed, MalformedMessage
 from secagg.hybrid import Edge
+from secagg.secrecy import refuse_copies
 
 __all__ = [
     "SEAL_OVERHEAD",
@@ -69,6 +70,9 @@ class KeyPair(NamedTuple):
 
     def __repr__(self) -> str:
         return f"KeyPair(public={self.public.hex()})"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copies(self)
 
 
 def new_channel_pair(random: bytes) -> KeyPair:

@@ -25,6 +25,7 @@ def _one(attack, what, test, file, old, new):
 
 SETS, SHARES = "test_attacks_sets.py::test_", "test_attacks_shares.py::test_"
 TRUST, HYBRID = "test_attacks_trust.py::test_", "test_attacks_hybrid.py::test_"
+PARTIAL = "test_partial_sum.py::test_"
 CLIENT, SERVER = "test_client.py::test_", "test_server.py::test_"
 CONDITIONAL, RECORDS = "test_conditional.py::test_", "test_records.py::test_"
 
@@ -418,8 +419,8 @@ DEFENCES = [
         "no copies, no pickles",
         CLIENT + "a_live_round_is_neither_copied_nor_pickled",
         "client.py",
-        "def __reduce__(self)",
-        "def reduce(self)",
+        "    __reduce__ = refuse_copies\n",
+        "",
     ),
     _one(
         "single use",
@@ -561,8 +562,8 @@ DEFENCES = [
         "false complaint",
         "about somebody who shared nothing",
         SHARES + "a_complaint_about_somebody_who_shared_nothing_is_refused",
-        "server.py",
-        "if (complaints & ~self._shared[neighbours]).any():",
+        "partial_sum.py",
+        "if (complaints & ~shared).any():",
         "if False:",
     ),
     _one(
@@ -572,6 +573,47 @@ DEFENCES = [
         "recovery.py",
         "self._withheld[dealers, places] = True",
         "self._withheld[dealers] = True",
+    ),
+    # Partial sums.
+    _one(
+        "partial sums",
+        "nobody is in one twice",
+        PARTIAL + "nobody_is_summed_twice",
+        "partial_sum.py",
+        "if position in self._complaints:",
+        "if False:",
+    ),
+    _one(
+        "partial sums",
+        "nobody is in two that are added",
+        PARTIAL + "nobody_is_summed_twice",
+        "partial_sum.py",
+        "if twice := self._complaints.keys() & set(part.senders):",
+        "if twice := set():",
+    ),
+    _one(
+        "partial sums",
+        "nobody is in one and comes again",
+        PARTIAL + "nobody_is_summed_twice",
+        "server.py",
+        "if twice := self._arrived.keys() & set(senders):",
+        "if twice := set():",
+    ),
+    _one(
+        "partial sums",
+        "of another session",
+        PARTIAL + "malformed_partial_sums_are_refused_and_have_no_effect",
+        "partial_sum.py",
+        "if data[:HASH_BYTES] != session:",
+        "if False:",
+    ),
+    _one(
+        "partial sums",
+        "with somebody who shared nothing",
+        PARTIAL + "malformed_partial_sums_are_refused_and_have_no_effect",
+        "partial_sum.py",
+        "if (senders & ~shared).any():",
+        "if False:",
     ),
     # Conditional secrets.
     _one(
@@ -784,9 +826,9 @@ DEFENCES = [
         "malformed",
         "a message is verified as a whole before any of it is added",
         SERVER + "nothing_of_a_message_with_one_bad_vector_is_added",
-        "server.py",
+        "partial_sum.py",
         "        earlier = [\n",
-        "        add_packed(self._totals[0], packed[0], vectors[0].modulus_bits)\n        earlier = [\n",
+        "        add_packed(totals[0], packed[0], vectors[0].modulus_bits)\n        earlier = [\n",
     ),
     _one(
         "malformed",
@@ -800,16 +842,16 @@ DEFENCES = [
         "wire",
         "a change of the wire raises the version",
         "test_wire.py::test_every_message_of_a_seeded_round_is_the_pinned_one",
-        "messages.py",
-        "return self._encode(Kind.MASKED_INPUT, *packed, bitmap(complaints))",
-        "return self._encode(Kind.MASKED_INPUT, bitmap(complaints), *packed)",
+        "binding.py",
+        "enc(PROTOCOL_VERSION, parameters.task, parameters.round,",
+        "enc(PROTOCOL_VERSION, parameters.round, parameters.task,",
     ),
     _one(
         "leaks",
         "no secret in a repr",
         "test_hybrid.py::test_no_secret_is_in_a_repr",
         "hybrid.py",
-        '    def __repr__(self) -> str:\n        return "HybridMaskKeys(...)"\n',
-        "",
+        "    edge_seed: bytes\n\n    def __repr__(",
+        "    edge_seed: bytes\n\n    def repr(",
     ),
 ]
