@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,22 @@ class Canaries:
     plan: AggregationPlan
     entropy: RunEntropy
 
+    @cached_property
+    def _dice(self) -> RunEntropy:
+        """The auditor's own dice: they repeat, so that a canary sent is a canary looked for."""
+        if self.entropy.is_seeded:
+            return self.entropy
+        return RunEntropy.seeded(int.from_bytes(self.entropy.secret()[:7], "big"))
+
+    def coins(self, group: int) -> NDArray[np.bool_]:
+        """A fair coin for each canary of a group."""
+        return self._dice.dice("coins", group).random(self.plan.cohort) < 0.5
+
     def values(self, group: int, client: int, *, size: float = 1.0) -> dict[str, NDArray[np.float64]]:
         """One canary's blocks: random signs, each block scaled to `size` times its bound."""
         encoding = self.plan.encoding
         total = sum(block.length for block in encoding.blocks)
-        dice = self.entropy.dice("canary", group, client)
+        dice = self._dice.dice("canary", group, client)
         bits = np.frombuffer(dice.bytes(-(-total // 8)), np.uint8)
         signs = np.unpackbits(bits, count=total).astype(np.float64) * 2 - 1
         values: dict[str, NDArray[np.float64]] = {}
@@ -105,7 +117,7 @@ def one_run(
     canaries = Canaries(plan, entropy)
     scores, coins = [], []
     for group in range(groups):
-        included = entropy.dice("coins", group).random(plan.cohort) < 0.5
+        included = canaries.coins(group)
         scores.append(_projections(canaries, group, _releases(canaries, group, included, participations)))
         coins.append(included)
     measured, fell = np.concatenate(scores), np.concatenate(coins)

@@ -8,6 +8,7 @@ nothing is wrong.
 | less noise than promised | `noise_in_full` | variance of the sum of known inputs, chi-square, lower tail |
 | the clip is not applied | `clip_applied` | how far one oversized client moves the sum along its direction, normal |
 | the same noise in two rounds | `fresh_noise` | correlation of two rounds' noise, normal |
+| masks that change the sum | `masks_cancel` | equality with the sum without masks |
 | the cohort is not the sampled one | `cohort_fits` | four moments of who contributed, against independent coins |
 | something beside the masked vectors | `fedavg.auditing.transcript` | the messages themselves |
 """
@@ -15,6 +16,7 @@ nothing is wrong.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,15 @@ from fedavg.auditing.findings import Finding
 from fedavg.entropy import RunEntropy
 from fedavg.errors import ParameterError
 
-__all__ = ["clip_applied", "cohort_fits", "draw_rounds", "fresh_noise", "noise_in_full"]
+__all__ = [
+    "clip_applied",
+    "cohort_fits",
+    "draw_rounds",
+    "fresh_noise",
+    "masks_cancel",
+    "noise_in_full",
+    "without_masks",
+]
 
 _OVERSIZED = 100.0
 
@@ -86,6 +96,32 @@ def fresh_noise(plan: AggregationPlan, *, entropy: RunEntropy, level: float = 0.
         f"The noise of two rounds has correlation {correlation:.4f} over {len(first):,} values;"
         f" chance gives {1 / math.sqrt(len(first)):.4f}.",
     )
+
+
+def masks_cancel(plan: AggregationPlan, *, seed: int, level: float = 0.05) -> Finding:
+    """Whether one round under real masks gives, integer for integer, the sum that the other detectors looked at.
+
+    Args:
+        plan: With real masks.
+        seed: Of the round, whose inputs are canaries.
+        level: Not used but to say so: the sums are equal, or they are not.
+    """
+    everybody = np.ones(plan.cohort, np.bool_)
+    masked, plain = (
+        Canaries(one, RunEntropy.seeded(seed)).release(1, everybody) for one in (plan, without_masks(plan))
+    )
+    different = int(np.count_nonzero(masked != plain))
+    return Finding(
+        "masks cancel",
+        0.0 if different else 1.0,
+        level,
+        f"One round under masks differs from the same round without them in {different:,} of {len(plain):,} values.",
+    )
+
+
+def without_masks(plan: AggregationPlan) -> AggregationPlan:
+    """The same integers summed without cryptography: many times faster."""
+    return replace(plan, secure=replace(plan.secure, masked=False))
 
 
 def draw_rounds(sampler: dp.Sampler, rounds: int, *, entropy: RunEntropy) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ import typer
 import dp
 import fedavg
 import secagg
+from fedavg.cli.audit import audit
 from fedavg.cli.bench import bench
 from fedavg.cli.budget import budget
 from fedavg.cli.data import data
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.command()(simulate)
 app.command()(data)
+app.command()(audit)
 app.add_typer(budget, name="budget")
 app.add_typer(bench, name="bench")
 

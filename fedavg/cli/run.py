@@ -8,103 +8,21 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dp
 import fedavg
 from fedavg import datasets, report
+from fedavg.aggregation import Record
+from fedavg.auditing import Recorder
 from fedavg.cli.screen import Screen
-from fedavg.cli.softmax import METRICS, Examples, SoftmaxRegression
+from fedavg.cli.settings import Settings, Setup, keep
 from fedavg.report import bytes_text, epsilon_text, is_simulation, promises
 
-__all__ = ["PRESETS", "Preset", "Settings", "run"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """What fits a data set's size."""
-
-    population: int
-    cohort: int
-    rounds: int
-    examples_per_client: int
-
-
-_AS_MNIST = Preset(population=3000, cohort=300, rounds=50, examples_per_client=20)
-PRESETS: Mapping[str, Preset] = {
-    "mnist": _AS_MNIST,
-    "mnist-raw": _AS_MNIST,
-    "fashion-mnist": _AS_MNIST,
-    "cifar10": Preset(population=2500, cohort=250, rounds=50, examples_per_client=20),
-    "adult": Preset(population=1600, cohort=160, rounds=50, examples_per_client=20),
-    "har": Preset(population=400, cohort=80, rounds=30, examples_per_client=20),
-    "digits": Preset(population=280, cohort=70, rounds=30, examples_per_client=5),
-}
-_NOISE_MULTIPLIER = 1.5  # Where neither an epsilon nor a multiplier is asked for.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything `veilsum simulate` takes; None stands for what the data set's preset says."""
-
-    dataset: str
-    population: int | None
-    cohort: int | None
-    rounds: int | None
-    examples_per_client: int | None
-    concentration: float
-    local_epochs: int
-    learning_rate: float
-    server_momentum: float
-    clip: float
-    noise_multiplier: float | None
-    epsilon_readers: float | None
-    epsilon_server: float | None
-    delta: float
-    max_participations: int | None
-    dropout: float
-    tolerance: float
-    corruption: float
-    modulus_bits: int | None
-    simulation_seed: int | None
-    output: Path | None
-    resume: bool
-    fresh: bool
-    fallback: bool
-    as_json: bool
-
-    def preset(self, name: str, dataset: str) -> int:
-        """A size as asked for, or as the data set's preset has it."""
-        asked: int | None = getattr(self, name)
-        return int(getattr(PRESETS[dataset], name)) if asked is None else asked
-
-    def privacy(self, dataset: str) -> dp.Privacy:
-        """The promise asked for; the cap is, unless asked for, one that a client in a hundred would meet."""
-        unset = self.epsilon_readers is None and self.epsilon_server is None and self.noise_multiplier is None
-        return dp.Privacy(
-            delta=self.delta,
-            l2_clip_norm=self.clip,
-            readers_epsilon=self.epsilon_readers,
-            server_epsilon=self.epsilon_server,
-            noise_multiplier=_NOISE_MULTIPLIER if unset else self.noise_multiplier,
-            max_participations=(
-                self._usual_participations(dataset)
-                if self.max_participations is None
-                else self.max_participations
-            ),
-        )
-
-    def _usual_participations(self, dataset: str) -> int | None:
-        from scipy.stats import binom
-
-        population, cohort = self.preset("population", dataset), self.preset("cohort", dataset)
-        rounds = self.preset("rounds", dataset)
-        if not 0 < cohort < population:
-            return None  # Everybody is drawn every time, or the sizes are refused later.
-        return max(1, int(binom.ppf(0.99, rounds, cohort / population)))
+__all__ = ["run"]
 
 
 def run(settings: Settings, screen: Screen) -> dict[str, Any]:
@@ -126,9 +44,9 @@ def run(settings: Settings, screen: Screen) -> dict[str, Any]:
     entropy = fedavg.RunEntropy() if seed is None else fedavg.RunEntropy.seeded(seed)
     data = _load(settings, screen)
     folder = _folder(settings, data.name, screen)
-    clients = _deal(settings, data)
+    setup = Setup(settings, data)
     _announce(settings, data, folder, screen)
-    result = _train(settings, data, clients, folder, entropy, screen)
+    result = _train(setup, folder, entropy, screen)
     if not result.rounds:
         raise fedavg.ParameterError(result.stopped or "no round was run")
     if result.stopped:
@@ -176,22 +94,6 @@ def _folder(settings: Settings, dataset: str, screen: Screen) -> Path:
     return folder
 
 
-def _deal(settings: Settings, data: datasets.Dataset) -> fedavg.ClientData:
-    population = settings.preset("population", data.name)
-    dealt = datasets.dirichlet(
-        data.train_y,
-        clients=population,
-        examples_per_client=settings.preset("examples_per_client", data.name),
-        concentration=settings.concentration,
-        seed=settings.simulation_seed or 0,
-    )
-
-    def examples(client: int) -> Examples:
-        return data.train_x[dealt[client]], data.train_y[dealt[client]]
-
-    return fedavg.ClientData(range(population), examples)
-
-
 def _announce(settings: Settings, data: datasets.Dataset, folder: Path, screen: Screen) -> None:
     population, cohort = settings.preset("population", data.name), settings.preset("cohort", data.name)
     screen.say(
@@ -207,49 +109,38 @@ def _announce(settings: Settings, data: datasets.Dataset, folder: Path, screen: 
     screen.line("")
 
 
-def _train(
-    settings: Settings,
-    data: datasets.Dataset,
-    clients: fedavg.ClientData,
-    folder: Path,
-    entropy: fedavg.RunEntropy,
-    screen: Screen,
-) -> fedavg.Result:
-    model = SoftmaxRegression(
-        features=data.features,
-        classes=data.classes,
-        local_epochs=settings.local_epochs,
-        learning_rate=settings.learning_rate,
-    )
-    rounds = settings.preset("rounds", data.name)
-    with screen.rounds(rounds) as advance:
+def _train(setup: Setup, folder: Path, entropy: fedavg.RunEntropy, screen: Screen) -> fedavg.Result:
+    settings, data, model = setup.settings, setup.data, setup.model
+    arguments = setup.arguments()
+    with screen.rounds(setup.rounds) as advance, _recording(settings, arguments) as record:
         lines = _RoundLines(screen)
 
         def finished(report: fedavg.RoundReport) -> None:
+            keep(settings, data.name, folder)
             lines.show(report)
             advance(report.round)
 
         return fedavg.train(
-            model.step,
-            clients,
-            weights=model.initial(),
-            rounds=rounds,
-            cohort_size=settings.preset("cohort", data.name),
-            privacy=settings.privacy(data.name),
-            secure=fedavg.SecureAggregation(
-                dropout=settings.tolerance,
-                corruption=settings.corruption,
-                modulus_bits=settings.modulus_bits,
-            ),
-            server_optimizer=fedavg.sgd(momentum=settings.server_momentum),
-            metrics=METRICS,
+            **arguments,
             evaluate=lambda weights: {"accuracy": model.accuracy(weights, (data.test_x, data.test_y))},
             on_round=finished,
-            simulated_dropout=settings.dropout,
             entropy=entropy,
             folder=folder,
             resume=settings.resume,
+            record=record,
         )
+
+
+@contextmanager
+def _recording(settings: Settings, arguments: Mapping[str, Any]) -> Iterator[Record | None]:
+    """Record what the server receives, if that was asked for."""
+    if settings.record is None:
+        yield None
+        return
+    names = ("step", "clients", "weights", "rounds", "cohort_size", "privacy", "secure", "metrics")
+    plan = fedavg.Federation(**{name: arguments[name] for name in names}).plan
+    with Recorder(settings.record, plan, resume=settings.resume) as recorder:
+        yield recorder
 
 
 class _RoundLines:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from fedavg.cli.run import Settings, run
+from fedavg.cli.run import run
 from fedavg.cli.screen import Screen
+from fedavg.cli.settings import Settings
 
 __all__ = ["simulate"]
 
@@ -62,6 +63,9 @@ def simulate(
     ] = None,
     simulation_seed: Annotated[
         int | None, _Run(help="Repeat a run exactly; a seeded run promises nothing.")
+    ] = None,
+    record: Annotated[
+        Path | None, _Run(help="Write all that the server receives there, for audit transcript.")
     ] = None,
     output: Annotated[Path | None, _Run(help="Run folder; by default veilsum-runs/DATASET.")] = None,
     resume: Annotated[bool, _Run("--resume", help="Continue the run in the output folder.")] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -37,9 +38,9 @@ class LessNoise(dp.DistributedDiscreteGaussian):
 
     divisor: float
 
-    def share(self, keystream):
-        stddev = self.local_stddev / self.divisor
-        return dp.DiscreteGaussian(stddev=stddev).sample(self.dimension, entropy=keystream)
+    @cached_property
+    def _sampler(self):
+        return dp.DiscreteGaussian(stddev=self.local_stddev / self.divisor)
 
 
 def noise_divided(plan, divisor):
@@ -63,6 +64,20 @@ class NoClip(dp.Encoding):
 
 def clip_not_applied(plan):
     return replace(plan, encoding=NoClip(**vars(replace(plan.encoding))))
+
+
+@dataclass(frozen=True)
+class OtherUnderMasks(AggregationPlan):
+    """What is masked is not what was encoded."""
+
+    def encode(self, values, keystream, seeds=()):
+        encoded = super().encode(values, keystream, seeds)
+        encoded[0] ^= 1
+        return encoded
+
+
+def masked_otherwise(plan):
+    return OtherUnderMasks(**vars(replace(plan)))
 
 
 class SameNoise(fedavg.RunEntropy):
@@ -127,6 +142,20 @@ def metric_unmasked(length, bits, *, seed):
         words[-4] = rng.integers(1, 20)
         body = pack(words, bits)
         return [(stage, sender, data[:HEADER_BYTES] + bytes(body) + data[HEADER_BYTES + size :])]
+
+    return change
+
+
+def vector_unmasked(length, bits, *, sender):
+    """One client sends its rounded, noised vector as it is."""
+    rng = np.random.default_rng(sender)
+
+    def change(stage, who, data):
+        if (stage, who) != ("masked_input", sender):
+            return [(stage, who, data)]
+        words = rng.normal(0, 500, length).round().astype(np.int64) & ((1 << bits) - 1)
+        body = bytes(pack(words.astype(np.uint32), bits))
+        return [(stage, who, data[:HEADER_BYTES] + body + data[HEADER_BYTES + len(body) :])]
 
     return change
 

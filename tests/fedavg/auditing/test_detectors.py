@@ -16,6 +16,7 @@ from fedavg.auditing import (
     clip_applied,
     cohort_fits,
     fresh_noise,
+    masks_cancel,
     noise_in_full,
     read_transcript,
 )
@@ -141,6 +142,20 @@ def test_the_detectors_hold_under_real_masks():
     assert noise_in_full(plan, entropy=seeded(5)).p_value > 1e-4
     assert noise_in_full(pipelines.noise_halved(plan), entropy=seeded(5)).flagged
     assert clip_applied(pipelines.clip_not_applied(plan), entropy=seeded(5)).flagged
+
+
+def test_sums_that_are_others_under_masks_are_flagged():
+    plan = pipelines.honest(cohort=9, length=50, secure=fedavg.SecureAggregation())
+    assert not masks_cancel(plan, seed=1).flagged
+    assert masks_cancel(pipelines.masked_otherwise(plan), seed=1).flagged
+
+
+def test_canaries_are_those_looked_for_when_nothing_is_seeded():
+    """With the operating system's randomness, too, what is sent is what is expected."""
+    entropy = fedavg.RunEntropy()
+    assert noise_in_full(HONEST, entropy=entropy).p_value > 1e-6
+    assert fresh_noise(HONEST, entropy=entropy).p_value > 1e-6
+    assert clip_applied(pipelines.clip_not_applied(HONEST), entropy=entropy).flagged
 
 
 def test_a_sampler_that_prefers_some_is_flagged():

@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from fedavg import datasets
-from fedavg.cli.run import PRESETS
+from fedavg.cli.settings import PRESETS
 from fedavg.datasets import CATALOGUE, Dataset, Population
 
 

@@ -62,7 +62,7 @@ def test_nothing_public_tells_who_was_drawn_or_how_many(veilsum, tmp_path, monke
     assert len(counts) == len(rounds) == 2
     allowed = {
         "round", "rounds", "cohort", "survivors", "bytes_up_per_client", "epsilon", "metrics", "contributed", "failed",
-        "evaluation",
+        "evaluation", "l2_clip_norm",
     }  # fmt: skip
     for kept, count in zip(rounds, counts, strict=True):
         assert set(kept) == allowed
