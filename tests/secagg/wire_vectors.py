@@ -1,7 +1,7 @@
 """Makes `tests/vectors/secagg_wire.json`: every message of small seeded rounds, and bytes that must be refused.
 
 Run `python -m tests.secagg.wire_vectors` after a deliberate change of the wire, which also raises
-`secagg.binding.PROTOCOL_VERSION`. Hybrid rounds are absent: encapsulation is random inside OpenSSL.
+`secagg.binding.PROTOCOL_VERSION`. Of hybrid rounds only the lengths: encapsulation is random inside OpenSSL.
 """
 
 import json
@@ -18,14 +18,24 @@ CASES = {
     "malicious": {"adversary": "malicious", "clients": 4},
     "two_vectors": {"clients": 3, "threshold": 2, "vectors": (Vector("a", 5, 7), Vector("b", 2, 33))},
 }
+HYBRID_CASES = {
+    f"hybrid_{name}": {**CASES[name], "key_agreement": "x25519-mlkem768"}
+    for name in ("semi_honest", "malicious")
+}
 
 
 def played(case):
     """The round of a case, played to its end with client 1 silent at the end."""
-    round_ = Round(choose(**CASES[case]))
+    round_ = Round(choose(**(CASES | HYBRID_CASES)[case]))
     while round_.stage != "done":
         round_.play(silent=[1] if round_.stage == "unmask" else [])
     return round_
+
+
+def lengths(case):
+    """Bytes of every message of client 0, down and up, by stage."""
+    round_ = played(case)
+    return {stage: [len(round_.down[stage][0]), len(round_.up[stage][0])] for stage in round_.up}
 
 
 def bad_forms(data):
@@ -63,6 +73,7 @@ def vectors():
         "source": "python -m tests.secagg.wire_vectors, from the seeds in tests/secagg/rounds.py",
         "version": PROTOCOL_VERSION,
         "rounds": rounds,
+        "lengths": {case: lengths(case) for case in HYBRID_CASES},
         "bad": bad,
     }
 
