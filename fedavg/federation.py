@@ -7,15 +7,13 @@ Order inside a round, which the guarantees rest on:
 3. clients train, clip, round, add their noise share and mask; the server sums;
 4. the ledger settles; the checkpoint is written last.
 
-A round that ends without a sum is refunded only while no share that unmasks was answered. A round lost in a crash stays
-charged. Either way the retry is a new round number with a fresh draw, fresh noise and a fresh charge.
+What becomes of a round without a sum is `fedavg.paid_round`'s.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import dp
-import secagg
 from fedavg.aggregation import DROPOUT_STAGES, AggregationPlan, Record, SecureAggregation
 from fedavg.backends import Backend, Local
 from fedavg.checkpoint import RunFolder
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
 from fedavg.errors import ParameterError, RoundAborted
+from fedavg.paid_round import paid_round
 from fedavg.planning import RunPlan
 from fedavg.process import FederatedAveraging, RoundOutcome, ServerState
 from fedavg.pytree import Tree, TreeSpec
@@ -40,7 +38,6 @@ from fedavg.step import Step
 __all__ = ["Evaluate", "Federation", "Result", "RoundReport"]
 
 _client_logger = logging.getLogger("fedavg.client")
-_operator_logger = logging.getLogger("fedavg.operator")
 
 Evaluate = Callable[[Tree], Mapping[str, float]]
 
@@ -208,44 +205,24 @@ class Federation:
             dp.BudgetExceeded: the round would pass a budget; nothing was drawn or charged.
             RoundAborted: too many dropped out; says whether the round was charged. The run can go on.
         """
-        number = self.ledger.reserve(timestamp=time.time())
-        self._pin()
-        draw = self._draw(number)
-        unmasking = _Unmasking(self._record)
         try:
-            state, outcome = self._process.next(
-                self.state,
-                self.clients,
-                draw,
-                number=number,
-                dropouts=self._dropouts(number, draw),
-                entropy=self._entropy,
-                record=unmasking,
-            )
-        except secagg.SecAggError as error:
-            raise self._aborted(number, error, charged=unmasking.answered) from error
-        self.ledger.settle(
-            number,
-            survivors=outcome.survivors,
-            model_hash=self._process.model_hash(state),
-            timestamp=time.time(),
-        )
-        self._pin()
+            with paid_round(self.ledger, record=self._record, changed=self._pin) as paid:
+                draw = self._draw(paid.number)
+                state, outcome = self._process.next(
+                    self.state,
+                    self.clients,
+                    draw,
+                    number=paid.number,
+                    dropouts=self._dropouts(paid.number, draw),
+                    entropy=self._entropy,
+                    record=paid.record,
+                )
+                paid.settle(survivors=outcome.survivors, model_hash=self._process.model_hash(state))
+        except RoundAborted:
+            if self._folder is not None:
+                self._folder.write_json("statement.json", self.statement().as_dict())
+            raise
         return self._keep(state, outcome)
-
-    def _aborted(self, number: int, error: secagg.SecAggError, *, charged: bool) -> RoundAborted:
-        """Refund a round that ended without a sum, if nothing could have been released; say what happened to whom."""
-        few = isinstance(error, secagg.TooFewClients)
-        cause = str(error) if few else "a client's message could not be used (the operator's log names it)"
-        if not few:
-            _operator_logger.warning("round %s: %s", number, error)
-        if not charged:
-            self.ledger.refund(number, reason=cause, timestamp=time.time())
-        self._pin()
-        if self._folder is not None:
-            self._folder.write_json("statement.json", self.statement().as_dict())
-        fate = "stays charged" if charged else "was refunded"
-        return RoundAborted(f"round {number} ended without a sum: {cause}; it {fate}", charged=charged)
 
     def _pin(self) -> None:
         if self._folder is not None:
@@ -379,16 +356,3 @@ class Federation:
         else:
             # Below what is shown unless asked for: it names a client that was drawn.
             _client_logger.info("client %s: %s", client_id, cause)
-
-
-class _Unmasking:
-    """Watches whether a share that unmasks was answered; passes everything on to the user's record."""
-
-    def __init__(self, record: Record | None) -> None:
-        self.answered = False
-        self._record = record
-
-    def __call__(self, stage: str, sender: int, message: bytes) -> None:
-        self.answered = self.answered or stage == "unmask"
-        if self._record is not None:
-            self._record(stage, sender, message)
