@@ -1,8 +1,8 @@
 """Private quantiles by a hierarchical histogram.
 
 Each client gives the share of its numbers in each of 2, 4, ..., 2^depth equal bins: one block for each level, each of
-L2 norm at most 1, all in one vector and one event. A range of leaves is then a few nodes and not many leaves, so the noise
-of the distribution function grows with the depth and not with the number of bins. Among all ways to combine the
+L2 norm at most 1, all in one vector and one event. A range of leaves is then a few nodes and not many leaves, so the
+noise of the distribution function grows with the depth and not with the number of bins. Among all ways to combine the
 levels, least squares has the least error, and its deviation is known exactly, because it is linear.
 
 Source: Hay et al. 2010 (0904.0942), section 4.
