@@ -17,14 +17,14 @@ Not here: what a recovered secret is checked against and used for (`secagg.serve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from secagg.binding import share_hash
 from secagg.dealing import CONDITIONAL, MASK_KEY, SELF_MASK
-from secagg.errors import MalformedMessage, TooFewClients
+from secagg.errors import AuthenticationFailed, MalformedMessage, TooFewClients
 from secagg.graph import Positions
 from secagg.messages import HASH_BYTES, Codec, Mask
 from secagg.reed_solomon import outliers
@@ -33,6 +33,7 @@ from secagg.shamir import PRIME, Shares, reconstruct
 
 __all__ = ["Answer", "Fault", "ShareTable"]
 
+_Opened = TypeVar("_Opened")
 _BATCH = 64  # secrets recovered at a time: 5 MB of shares where a thousand clients hold them
 
 
@@ -191,6 +192,33 @@ class ShareTable:
                 members = dealers[order[start : min(start + _BATCH, bounds[index + 1])]]
                 shares = self._shares[slot][members[:, np.newaxis], places]
                 yield from zip(members.tolist(), reconstruct((places + 1).tolist(), shares), strict=True)
+
+    def opened(
+        self, slot: int, dealers: Positions, opens: Callable[[int, bytes], _Opened | None]
+    ) -> Iterator[tuple[int, _Opened]]:
+        """Recover one secret of every dealer and open it; wrong shares are left out and named where that helps.
+
+        Args:
+            slot: which secret.
+            dealers: positions of the dealers.
+            opens: called with a dealer's position and a secret; None for one that it did not commit to.
+
+        Raises:
+            TooFewClients: a dealer has fewer shares than the threshold.
+            AuthenticationFailed: a dealer's shares do not give what it committed to, whichever are left out.
+        """
+        for dealer, secret in self.recover(slot, dealers):
+            found = None if secret is None else opens(dealer, secret)
+            if found is None:
+                mended = self.mend(slot, dealer)
+                found = None if mended is None else opens(dealer, mended[0])
+                self.blame(dealer, () if mended is None or found is None else mended[1])
+            if found is None:
+                raise AuthenticationFailed(
+                    f"the shares of client {self._ids[dealer]} do not give what it committed to; nothing is released",
+                    sender=self._ids[dealer],
+                )
+            yield dealer, found
 
     def mend(self, slot: int, dealer: int) -> tuple[bytes, list[int]] | None:
         """Leave out the shares of a dealer's secret that are off the polynomial of the others.

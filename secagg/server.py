@@ -18,9 +18,8 @@ Not here: the batch recovery of seeds (`secagg.recovery`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -63,7 +62,6 @@ from secagg.secrecy import refuse_copies
 __all__ = ["Server", "Sum"]
 
 Masks = list[tuple[list[bytes], int]]
-_Opened = TypeVar("_Opened")
 
 
 class Sum(NamedTuple):
@@ -424,7 +422,7 @@ class Server:
                 return None
             return keys.self_mask_keys(seed, self._context, client, self._fields)
 
-        return [(found, -1) for _, found in self._recover(0, np.flatnonzero(self._survivors), opened)]
+        return [(found, -1) for _, found in self._shares.opened(0, np.flatnonzero(self._survivors), opened)]
 
     def _revealed(self) -> dict[int, dict[int, bytes]]:
         """The conditional secrets that the rule reveals, each checked against its commitment."""
@@ -432,7 +430,7 @@ class Server:
         revealed: dict[int, dict[int, bytes]] = {self._ids[p]: {} for p in alive.tolist()}
         for slot, number in enumerate(self._numbers, start=1):
             opened = partial(self._conditional, number)
-            for position, seed in self._recover(slot, alive, opened):
+            for position, seed in self._shares.opened(slot, alive, opened):
                 revealed[self._ids[position]][number] = seed
         return revealed
 
@@ -441,33 +439,6 @@ class Server:
         promised = self._commitments[position][number * HASH_BYTES : (number + 1) * HASH_BYTES]
         found = conditional_commitment(self._context, self._ids[position], number, seed)
         return seed if found == promised else None
-
-    def _recover(
-        self, slot: int, dealers: Positions, opened: Callable[[int, bytes], _Opened | None]
-    ) -> Iterator[tuple[int, _Opened]]:
-        """Recover one secret of every dealer and open it; `opened` gives None for what was not committed to.
-
-        Raises:
-            TooFewClients: a dealer has fewer shares than the threshold.
-            AuthenticationFailed: a dealer's shares do not give what it committed to, whichever are left out.
-        """
-        for position, seed in self._shares.recover(slot, dealers):
-            found = None if seed is None else opened(position, seed)
-            if found is None:
-                found = self._mended(slot, position, opened)
-            yield position, found
-
-    def _mended(self, slot: int, position: int, opened: Callable[[int, bytes], _Opened | None]) -> _Opened:
-        """Open a secret without the shares that are off the polynomial of the others, and name who did wrong."""
-        mended = self._shares.mend(slot, position)
-        found = None if mended is None else opened(position, mended[0])
-        self._shares.blame(position, () if mended is None or found is None else mended[1])
-        if found is None:
-            raise AuthenticationFailed(
-                f"the shares of client {self._ids[position]} do not give what it committed to; nothing is released",
-                sender=self._ids[position],
-            )
-        return found
 
     def _pairwise_masks(self) -> Masks:
         """Keys of the masks that the sum still holds of those who shared and sent no input."""
@@ -480,7 +451,7 @@ class Server:
         masks: Masks = []
         dropped = np.flatnonzero(self._shared & ~self._survivors)
         touching = [p for p in dropped.tolist() if self._survivors[self._routing.neighbours(p)].any()]
-        for position, own in self._recover(0, np.array(touching, np.int64), opened):
+        for position, own in self._shares.opened(0, np.array(touching, np.int64), opened):
             neighbours = self._routing.neighbours(position)
             for other in neighbours[self._survivors[neighbours]].tolist():
                 masks.append((self._mask_keys(own, position, other), -1 if other < position else 1))

@@ -169,6 +169,18 @@ def test_more_wrong_shares_than_can_be_told_apart_release_nothing():
     assert round_.server.faults == (Fault(BAD, None, MISDEALT),)
 
 
+@pytest.mark.parametrize("mode", ["semi_honest", "malicious"])
+def test_what_is_left_without_the_wrong_shares_must_be_the_committed_secret_too(mode):
+    round_ = byzantine(
+        seeds=lambda seeds: [b"x" * 32, *seeds[1:]],
+        bend=lambda rows: wrong_share(rows, 0, [0]),
+        mode=mode,
+    ).play_until("unmask")
+    with pytest.raises(AuthenticationFailed, match="nothing is released"):
+        round_.finish()
+    assert round_.server.faults == ((Fault(BAD, None, MISDEALT),) if mode == "malicious" else ())
+
+
 def test_a_wrong_share_that_nobody_needs_harms_nobody():
     """Its holder is silent, so the right ones suffice."""
     round_ = byzantine(bend=lambda rows: wrong_share(rows, 0, [0]))
