@@ -184,9 +184,7 @@ class Federation:
         self.ledger = dp.Ledger.attach(path, accountant=self._accountant, run=fingerprint)
         if pinned is not None:
             self.ledger.require(pinned["sequence"], pinned["hash"])
-        begun = next((True for row in self.ledger.rows() if row.kind == "reserve"), False)
-        counts = None if path is None else path.with_name(f"{path.stem}.participations.sqlite")
-        self._participations = dp.Participations(counts, self.clients.client_ids, begun=begun)
+        self._participations = dp.ParticipationCounts(self.ledger)
 
     @property
     def finished(self) -> bool:
@@ -251,19 +249,17 @@ class Federation:
             minimum_survivors=self.plan.minimum_survivors,
             charged=self.ledger.charged,
             aborted=self.ledger.aborted,
+            sharing=self.ledger.sharing,
             seeded=self._entropy.is_seeded,
             masked=self.secure.masked,
         )
 
     def _draw(self, number: int) -> dp.Draw:
         """Draw the cohort and count it, durably, before anybody is invited."""
-        cap = self.privacy.max_participations
         keystream = self._entropy.keystream("cohort", number)
-        return self._participations.claim(
-            lambda counts: self.sampler.draw(
-                keystream, number=self.ledger.charged, capped=counts >= cap if cap is not None else ()
-            )
-        )
+        draw = self.sampler.draw(keystream, number=self.ledger.charged)
+        drawn = [self.clients.client_ids[position] for position in draw.invited[draw.contributes]]
+        return self._participations.claim(draw, drawn, cap=self.privacy.max_participations)
 
     def _keep(self, state: ServerState, outcome: RoundOutcome) -> RoundReport:
         self.state = state

@@ -426,14 +426,23 @@ def test_the_cap_holds_over_everything_charged_to_one_ledger(second, tmp_path):
     assert max(trained.count(client) for client in trained) == 2
 
 
-def test_counts_never_move_to_other_clients(tmp_path):
-    run_two_of_four(tmp_path / "run")
-    with pytest.raises(dp.LedgerError, match="other clients"):
-        Federation(
-            step,
-            dict(enumerate(CLIENTS, start=1)),
-            **settings(rounds=4, folder=tmp_path / "run", resume=True, secure=SecureAggregation.ideal()),
-        )
+def test_counts_follow_a_client_by_its_name_wherever_it_stands(tmp_path):
+    """Everybody contributes to the first round at a cap of one; turned round, nobody contributes again."""
+    trained = []
+
+    def counting(weights, data):
+        trained.append(data[3])
+        return step(weights, data)
+
+    people = {f"client {i}": np.array([0.0, 0.0, 0.0, i]) for i in range(20)}
+    chosen = settings(
+        rounds=2, cohort_size=20, privacy=replace(PRIVACY, max_participations=1), folder=tmp_path,
+        secure=SecureAggregation.ideal(),
+    )  # fmt: skip
+    Federation(counting, people, **chosen).run_round()
+    assert len(trained) == 20
+    Federation(counting, dict(reversed(people.items())), **chosen, resume=True).run_round()
+    assert len(trained) == 20
 
 
 class Unfetchable:
@@ -541,3 +550,27 @@ def test_against_a_malicious_server_the_sums_are_the_same_and_clients_check_each
     assert set(stages) == {"advertise", "share", "masked_input", "consistency", "unmask"}
     with pytest.raises(fedavg.ParameterError, match="split the sum"):
         SecureAggregation(adversary="malicious", graph="sparse")
+
+
+def test_two_runs_that_share_a_ledger_stop_at_its_budget(tmp_path):
+    """The second run, whose noise was chosen after the first, stops early; its statement claims the shared budget."""
+    path = tmp_path / "people.sqlite"
+    dp.Ledger.share(path, budget=dp.SharedBudget(delta=1e-3, readers_epsilon=6.0, server_epsilon=20.0))
+    first = train(step, CLIENTS, **settings(ledger=path, secure=SecureAggregation.ideal()))
+    assert first.stopped is None
+    again = settings(
+        ledger=path,
+        secure=SecureAggregation.ideal(),
+        rounds=200,
+        privacy=replace(PRIVACY, noise_multiplier=1.7),
+    )
+    second = train(step, CLIENTS, **again)
+    assert "all runs that share the ledger" in second.stopped
+    assert 0 < len(second.rounds) < 200
+    assert second.statement.readers.epsilon <= 6.0
+    assert second.statement.server.epsilon <= 20.0
+    assert any("2 runs" in assumption for assumption in second.statement.readers.assumptions)
+    with pytest.raises(dp.BudgetExceeded):
+        Federation(
+            step, CLIENTS, **settings(ledger=path, secure=SecureAggregation.ideal(), rounds=9)
+        ).run_round()
