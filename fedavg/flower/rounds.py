@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,10 +37,15 @@ _SIX_THREE = 2**63 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Deadlines:
-    """How long a stage waits for its nodes, in seconds: `masked_input` is where they train."""
+    """How long to wait for nodes, in seconds: in a stage, in the one where they train, after a round without a sum.
+
+    Flower takes a dead SuperNode for a living one, and does not let it in again, until two of its heartbeats (of 30
+    seconds) are missing: a shorter pause meets the same dead nodes again.
+    """
 
     stage: float = 120.0
     masked_input: float = 1200.0
+    pause: float = 60.0
 
     def of(self, stage: str) -> float:
         """The deadline of one stage."""
@@ -146,8 +151,8 @@ class _Stages:
         """Send a stage's messages, and hand what comes back to the server machine."""
         begun, answered = time.monotonic(), 0
         messages = [self._message(stage, node) for node in self._expected(stage)]
-        for reply in _exchange(self._grid, messages, self._deadlines.of(stage)):
-            answered += self._take(stage, reply)
+        for node, reply in _exchange(self._grid, messages, self._deadlines.of(stage)):
+            answered += self._take(stage, node, reply)
         self._log.stages.append(
             {
                 "stage": stage,
@@ -182,9 +187,8 @@ class _Stages:
             group_id=str(invitation.number),
         )
 
-    def _take(self, stage: str, reply: Message) -> bool:
+    def _take(self, stage: str, node: int, reply: Message) -> bool:
         """Whether a reply was acceptable; if not, the node has dropped out, and the operator's log says why."""
-        node = reply.metadata.src_node_id
         try:
             if reply.has_error():
                 raise WireError(reply.error.reason[:500])
@@ -208,7 +212,7 @@ class _Stages:
 
     def _identified(self, node: int, claimed: int) -> int:
         """Which client of the protocol a node is: what it says first, if its signature then agrees."""
-        known = self._ids.get(node, claimed if self._claims and node in self._invitation.nodes else None)
+        known = self._ids.get(node, claimed if self._claims else None)
         if known != claimed:
             raise WireError(f"it says it is client {claimed}, and is {known}")
         if node not in self._ids and claimed in self._ids.values():
@@ -218,22 +222,22 @@ class _Stages:
         return claimed
 
 
-def _exchange(grid: Any, messages: Sequence[Message], seconds: float) -> list[Message]:
-    """Push messages and wait for their replies, until all are there or time is up."""
-    if not messages:
-        return []
-    waiting = {identifier for identifier in grid.push_messages(messages) if identifier}
-    deadline, replies = time.monotonic() + seconds, list[Message]()
+def _exchange(grid: Any, messages: Sequence[Message], seconds: float) -> Iterator[tuple[int, Message]]:
+    """Push messages and yield who was asked with each reply, until all are there or time is up."""
+    nodes = [message.metadata.dst_node_id for message in messages]
+    pushed = list(grid.push_messages(messages)) if messages else []
+    waiting = {identifier: node for identifier, node in zip(pushed, nodes, strict=False) if identifier}
+    deadline = time.monotonic() + seconds
     while waiting:
         for reply in grid.pull_messages(list(waiting)):
-            if reply.metadata.reply_to_message_id in waiting:
-                waiting.discard(reply.metadata.reply_to_message_id)
-                replies.append(reply)
+            # Where Flower answers for a node that is away, the reply does not say for which.
+            node = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if node is not None:
+                yield node, reply
         if time.monotonic() >= deadline:
             break
         if waiting:
             time.sleep(_POLL_SECONDS)
-    return replies
 
 
 def _one_line(error: Exception) -> str:

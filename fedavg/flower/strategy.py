@@ -8,7 +8,8 @@ whatever only averages works (FedAvg, FedAvgM, FedAdam, FedAdagrad, FedYogi, Fed
 cannot (Krum, medians, trimmed means, q-FedAvg), and is refused.
 
 Order inside a round, which the guarantees rest on: the ledger reserves the round's cost or refuses it, before anybody
-is asked; the nodes answer; the ledger settles, or takes the cost back where no share that unmasks was answered.
+is asked; the nodes answer; the ledger settles, or takes the cost back where no share that unmasks was answered. A round
+that ended without a sum is tried again as a new round, with a new number, fresh noise and a charge of its own.
 
 Files in `folder`: `ledger.sqlite`, `statement.json`, `rounds.jsonl` (one line a round, for monitoring).
 Not here: one round (`fedavg.flower.rounds`).
@@ -227,13 +228,15 @@ class _PrivateGrid:
             return []
         records = users_records(batch[0].content)
         self._require_one_form(batch, records)
-        try:
-            number = self._account.ledger.reserve(timestamp=time.time())
-        except dp.BudgetExceeded as error:
-            self._tell(f"the budget ends the run: {error}")
-            return []
-        content = self._round(number, records, kind)
-        return [] if content is None else [Message(content, reply_to=batch[0])]
+        content = None
+        while content is None:
+            try:
+                number = self._account.ledger.reserve(timestamp=time.time())
+            except dp.BudgetExceeded as error:
+                self._tell(f"the budget ends the run: {error}")
+                return []
+            content = self._round(number, records, kind)
+        return [Message(content, reply_to=batch[0])]
 
     def _require_one_form(self, batch: list[Message], records: RecordDict) -> None:
         model = content_hash(records)
@@ -296,6 +299,7 @@ class _PrivateGrid:
         self._aborts += 1
         if self._aborts == _ABORTS_IN_A_ROW:
             raise RoundAborted(message, charged=log.unmasking) from error
+        time.sleep(self._deadlines.pause)
 
     def _cohort(self) -> dict[int, bool]:
         """Who is asked to this round, and which of them were drawn; drawn before anybody is asked."""

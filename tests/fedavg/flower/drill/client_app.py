@@ -15,12 +15,12 @@ from fedavg.flower import private_mod
 
 
 def obey(message, context, app):
-    """Follow `orders.json` in the node's folder: {"round": 2, "stage": "share", "do": "die" | <seconds to sleep>}."""
+    """Follow `orders.json` in the node's folder: {"stage": "share", "do": "die" | <seconds to sleep>}."""
     folder, header = Path(str(context.node_config["veilsum"])), message.content.get("veilsum")
     orders = folder / "orders.json"
     if header is not None and orders.exists():
         order = json.loads(orders.read_text())
-        if (order["round"], order["stage"]) == (header["round"], header["stage"]):
+        if order["stage"] == header["stage"]:
             orders.rename(folder / "orders.obeyed")
             if order["do"] == "die":
                 os.killpg(os.getpgid(0), signal.SIGKILL)
