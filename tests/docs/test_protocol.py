@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import re
+from math import comb, inf, log2
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,40 @@ def test_labels_are_those_in_the_source():
 
 def test_every_attribute_of_a_round_is_among_what_a_client_pins():
     assert {f.name for f in dataclasses.fields(secagg.RoundParameters)} == {"vectors", *parameters._FIELDS}
+
+
+def log2_tail(population, marked, draws, least):
+    """log2 of Pr[H(population, marked, draws) >= least]."""
+    values = range(max(0, least), min(marked, draws) + 1)
+    ways = [comb(marked, h) * comb(population - marked, draws - h) for h in values]
+    return log2(sum(ways)) - log2(comb(population, draws)) if any(ways) else -inf
+
+
+def log2_of_a_short_arc(n, k, t, corrupted, beyond):
+    """A bound on log2 of the chance that some arc is cut off that leaves `beyond` places of its ends' own half-windows.
+
+    Its length is k/2 + 1 - beyond. Either end sees all of the arc, its outer half-window and `beyond` places on the
+    other side: with x corrupted in the 2 beyond places that both see, each needs t - length - x more in the rest of
+    its outer half-window.
+    """
+    chances = []
+    for x in range(min(2 * beyond, corrupted) + 1):
+        more = t - (k // 2 + 1 - beyond) - x
+        if 2 * max(more, 0) + x <= corrupted:
+            both = log2_tail(n, corrupted, 2 * beyond, x)
+            chances.append(both + 2 * log2_tail(n - 2 * beyond, corrupted - x, k // 2 - beyond, more))
+    return log2(n) + max(chances, default=-inf) + log2(2 * beyond + 1)
+
+
+@pytest.mark.parametrize(("clients", "share"), [(100, 0.05), (1000, 0.05), (1000, 0.1), (10**4, 0.05)])
+def test_arcs_shorter_than_a_half_window_are_rarer_than_e5_allows(clients, share):
+    """The argument about the sparse graph says so for the table's parameters; all lengths of arcs together."""
+    p = make_protocol._chosen(clients, share, "malicious")
+    arcs = [
+        log2_of_a_short_arc(p.minimum_roster, p.neighbours, p.threshold, p.corrupted, beyond)
+        for beyond in range(p.neighbours // 2 + 1)
+    ]
+    assert max(arcs) + log2(len(arcs)) < -(p.security_bits + _GRINDING_BITS + 1)
 
 
 def default(function, name):
