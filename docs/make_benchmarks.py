@@ -71,22 +71,36 @@ def sampler_rows(raw: dict[str, Any]) -> Iterator[Row]:
 
 
 def figure_rows(raw: list[dict[str, Any]]) -> Iterator[Row]:
-    """What `benchmarks/secagg_figures.py` prints: one row each."""
+    """What `benchmarks/secagg_figures.py` prints: one row each, and one beside what others published."""
     for found in raw:
-        yield row(f"{found['case'].replace('_', ' ')}: {found['what']}", found["figure"], found["limit"])
+        what = f"{found['case'].replace('_', ' ')}: {found['what']}"
+        yield row(what, found["figure"], found["limit"])
+        if found.get("published"):
+            yield row(what, found["figure"], found["published"], peer="Bonawitz et al. 2017")
 
 
-def flower_rows(raw: dict[str, Any]) -> Iterator[Row]:
-    """What `benchmarks/secagg_against_flower.py` prints: its checks, then both sides."""
-    for name, check in raw["checks"].items():
-        sense, limit = check["limit"].split()
-        yield row(name.replace("_", " "), check["figure"], float(limit), sense)
-    units = {"client_cpu_s": "CPU s", "server_cpu_s": "CPU s", "client_bytes_up": "bytes"}
-    for name, unit in units.items():
-        yield row(name, raw["veilsum"][name], raw["flower"][name], peer="Flower", unit=unit)
-    for stage, ours in raw["veilsum"]["survives_one_dropout_at"].items():
-        theirs = raw["flower"].get("survives_one_dropout_at", {}).get(stage)
-        yield row(f"survives one dropout at {stage}", ours, theirs, peer="Flower")
+def flower_rows(raw: list[dict[str, Any]]) -> Iterator[Row]:
+    """What `benchmarks/secagg_against_flower.py` prints: our figure, Flower's, how many times less ours must be."""
+    for found in raw:
+        what = f"{found['case']}: {found['what']}"
+        yield row(what, found["veilsum"], found["flower"], peer="Flower")
+        if "at_least" in found:
+            yield row(f"{what}, times less than Flower's", found["times_less"], found["at_least"], ">=")
+
+
+def ledger_rows(raw: list[dict[str, Any]]) -> Iterator[Row]:
+    """What `benchmarks/dp_ledger.py` prints: the larger of CPU and wall time."""
+    for found in raw:
+        yield row(found["figure"], max(found["cpu_s"], found["wall_s"]), found["limit_s"], unit="s")
+
+
+def accuracy_rows(raw: dict[str, Any]) -> Iterator[Row]:
+    """What `benchmarks/wrap_accuracy.py` writes: accuracy with privacy beside accuracy without."""
+    for found in raw["rows"]:
+        epsilons = (
+            f"epsilon {found['readers_epsilon']:.2f} to readers, {found['server_epsilon']:.2f} to the server"
+        )
+        yield row(f"{found['loop']}, {epsilons}", found["private"], found["plain"], peer="plain")
 
 
 def unit_rows(raw: dict[str, float]) -> Iterator[Row]:
@@ -99,9 +113,11 @@ def unit_rows(raw: dict[str, float]) -> Iterator[Row]:
 ROWS: dict[str, Callable[[Any], Iterator[Row]]] = {
     "dp_encoding": encoding_rows,
     "dp_samplers": sampler_rows,
+    "dp_ledger": ledger_rows,
     "secagg_figures": figure_rows,
     "secagg_against_flower": flower_rows,
     "unit_costs": unit_rows,
+    "wrap_accuracy": accuracy_rows,
 }
 
 
