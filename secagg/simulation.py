@@ -78,7 +78,8 @@ def run_round(
         entropy: None is the operating system; a seeded source makes the round reproducible.
         record: called with (stage, sender, bytes) for everything the server receives.
         threads: threads on which the server expands masks.
-        identities: malicious mode: everyone's signing key; the trusted roster is made of them.
+        identities: malicious mode: everyone's signing key, of this round's clients and any others; the trusted
+            roster is made of them.
         rule: the rule of the conditional secrets.
 
     Returns:
@@ -95,10 +96,25 @@ def run_round(
     >>> result = run_round(parameters, range(4), lambda client: values, dropouts={"share": [3]})
     >>> result.totals["v"].tolist(), result.survivors
     ([3, 88], (0, 1, 2))
+
+    Against a malicious server, with identities that outlive the round:
+
+    >>> identities = {client: Identity.generate() for client in range(9)}
+    >>> parameters = RoundParameters.choose(clients=5, vectors=[Vector("v", 2, 8)], dropout=0.1, corruption=0.1,
+    ...     task="t", round=1, model_hash=bytes(32), application=b"", adversary="malicious",
+    ...     roster_hash=IdentityRoster.of(identities).hash)
+    >>> result = run_round(parameters, [0, 2, 4, 6, 8], lambda client: values, identities=identities)
+    >>> result.totals["v"].tolist()
+    [5, 232]
     """
     if len(client_ids) > parameters.clients or len(set(client_ids)) != len(client_ids):
         raise ParameterError(
             f"{len(client_ids)} client ids were given; use at most {parameters.clients}, each once"
+        )
+    if parameters.is_malicious and (lacking := set(client_ids) - (identities or {}).keys()):
+        raise ParameterError(
+            f"malicious mode needs everyone's identity and {len(lacking)} are missing; make them once with "
+            "`Identity.generate`, name their `IdentityRoster.of(identities).hash` in the parameters, pass them here"
         )
     leaving = _leaving(dropouts or {})
     trusted = None if identities is None else IdentityRoster.of(identities)

@@ -238,6 +238,18 @@ def test_transcript_holds_no_plain_input():
     assert {stage for stage, _, _ in result.transcript} == {"advertise", "share", "masked_input", "unmask"}
 
 
+def test_malicious_mode_without_everyones_identity_is_refused_with_the_way_out():
+    identities = {client: secagg.Identity.generate() for client in range(6)}
+    parameters = choose(
+        5, [Vector("v", 1, 8)], adversary="malicious", roster_hash=secagg.IdentityRoster.of(identities).hash
+    )
+    values = {"v": np.ones(1, np.uint8)}
+    for known in (None, {client: identities[client] for client in range(4)}):
+        with pytest.raises(secagg.ParameterError, match=r"IdentityRoster\.of"):
+            run_round(parameters, range(5), lambda client: values, identities=known)
+    assert run_round(parameters, range(1, 6), lambda client: values, identities=identities).totals["v"] == [5]
+
+
 def test_unknown_stage_and_repeated_ids_are_refused():
     parameters = choose(4, [Vector("v", 1, 8)])
     with pytest.raises(secagg.ParameterError, match="no stage 'mask'"):
