@@ -195,7 +195,7 @@ def test_models_are_held_against_their_rows(veilsum, tmp_path):
 def test_what_is_no_ledger_is_one_sentence_with_exit_code_2_and_left_alone(
     veilsum, path, command, kind, monkeypatch
 ):
-    monkeypatch.setattr("dp.ledger_file._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("dp.ledger_file.BUSY_SECONDS", 0.1)
     other = path.with_name("other.sqlite")
     holder = None
     if kind == "text":
