@@ -166,6 +166,7 @@ def _moments(
             "mean": np.zeros(size, dtype),
             "squares": np.zeros(size, dtype),
             "count": np.zeros((), np.int64),
+            **rate.start(),
         }
 
     def update(
@@ -178,7 +179,7 @@ def _moments(
         root = np.sqrt(squares / (1 - beta2**count)) + epsilon
         moved = (weights + rate.at(state) * unbiased / root).astype(weights.dtype, copy=False)
         kept = {"mean": mean.astype(weights.dtype), "squares": squares.astype(weights.dtype), "count": count}
-        return kept, moved
+        return {**kept, **rate.next(state)}, moved
 
     return ServerOptimizer(f"{name}({rate.name}, {beta1}, {beta2}, {epsilon})", initialize, update)
 

@@ -81,6 +81,64 @@ def test_adagrad_is_its_formula():
     np.testing.assert_allclose(ours, expected, rtol=1e-12)
 
 
+def test_adagrad_is_optaxs():
+    """optax adds its epsilon under the root, ours (the paper's) beside it: without either, they are one."""
+    optax = pytest.importorskip("optax")
+    averages = np.random.default_rng(3).normal(size=(6, 5)).astype(np.float32)
+    rule = optax.scale_by_rss(initial_accumulator_value=0.1, eps=0.0)
+    weights = np.zeros(5)
+    state = rule.init(weights)
+    for average in averages:
+        change, state = rule.update(average, state)
+        weights = weights + 0.2 * np.asarray(change)
+    ours = run(adagrad(learning_rate=0.2, epsilon=1e-12, initial=0.1), averages, np.float32)
+    np.testing.assert_allclose(ours, weights, rtol=1e-5)
+
+
+def test_sgd_with_momentum_is_optaxs_along_a_schedule_of_optaxs():
+    optax = pytest.importorskip("optax")
+    schedule = optax.exponential_decay(0.5, transition_steps=2, decay_rate=0.5)
+    averages = np.random.default_rng(4).normal(size=(6, 5)).astype(np.float32)
+    rule = optax.sgd(schedule, momentum=0.9)
+    weights = np.zeros(5)
+    state = rule.init(weights)
+    for average in averages:
+        change, state = rule.update(-average, state)
+        weights = weights + np.asarray(change)
+    ours = run(sgd(learning_rate=schedule, momentum=0.9), averages, np.float32)
+    np.testing.assert_allclose(ours, weights, rtol=1e-5)
+
+
+SCHEDULED = [
+    lambda rate: sgd(learning_rate=rate),
+    lambda rate: adam(learning_rate=rate),
+    lambda rate: yogi(learning_rate=rate),
+    lambda rate: adagrad(learning_rate=rate),
+]
+
+
+@pytest.mark.parametrize("make", SCHEDULED, ids=["sgd", "adam", "yogi", "adagrad"])
+def test_every_optimizer_follows_a_schedule_from_its_first_update(make):
+    averages = np.ones((3, 2))
+    asked = []
+
+    def schedule(updates):
+        asked.append(updates)
+        return 0.25
+
+    np.testing.assert_array_equal(run(make(schedule), averages), run(make(0.25), averages))
+    assert asked == [0, 1, 2]
+    assert not run(make(lambda updates: 0.0), averages).any()
+
+
+@pytest.mark.parametrize("rate", [-1.0, np.nan, np.inf])
+def test_a_schedule_that_leaves_its_range_is_refused_when_it_does(rate):
+    optimizer = sgd(learning_rate=lambda updates: 1.0 if updates == 0 else rate)
+    state, weights = optimizer.update(optimizer.initialize(1, np.float64), np.zeros(1), np.ones(1))
+    with pytest.raises(ParameterError, match="learning rate"):
+        optimizer.update(state, weights, np.ones(1))
+
+
 def test_yogi_forgets_no_faster_than_it_learns():
     """After large updates, small ones shrink Adam's second moment geometrically and Yogi's by a bounded step."""
     averages = np.concatenate([np.full((5, 1), 10.0), np.full((300, 1), 0.1)])

@@ -6,6 +6,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from fedavg import ParameterError, check, from_keras  # noqa: E402
+from fedavg.adapters import model_from_keras  # noqa: E402
 
 
 def array(variable):
@@ -69,3 +70,29 @@ def test_buffers_are_refused_kept_or_averaged():
     assert len(average.weights) == len(keep.weights) + 2
     for step in (keep, average):
         assert check(step, [client(1), client(2)], weights=step.weights) == []
+
+
+def test_without_a_call_of_ones_own_a_step_is_one_epoch():
+    step = from_keras(build())
+    trained, metrics = step(step.weights, client(1))
+    assert any(not np.array_equal(trained[name], step.weights[name]) for name in trained)
+    assert set(metrics) == {"loss"}
+
+
+def test_evaluating_does_not_train():
+    step = from_keras(build(), fit)
+    first, again = (step.evaluate(step.weights, client(1)) for _ in range(2))
+    assert float(first["loss"]) == float(again["loss"])
+
+
+def test_a_functional_model_refuses_buffers_or_keeps_the_initial_ones():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with pytest.raises(ParameterError, match="moving_mean"):
+        model_from_keras(build(norm=True), loss)
+    with pytest.raises(ParameterError, match="keeps no buffers to average"):
+        model_from_keras(build(norm=True), loss, buffers="average")
+    model = model_from_keras(build(norm=True), loss, buffers="keep")
+    before = model.predict(model.weights, client(1)[0])
+    model.loss_and_gradient(model.weights, client(2))
+    np.testing.assert_array_equal(model.predict(model.weights, client(1)[0]), before)
+    assert len(model.weights) == len(from_keras(build(norm=True), fit, buffers="keep").weights)

@@ -9,6 +9,7 @@ from sklearn.naive_bayes import GaussianNB  # noqa: E402
 from sklearn.neural_network import MLPClassifier  # noqa: E402
 
 from fedavg import ParameterError, check, from_sklearn  # noqa: E402
+from fedavg.adapters import model_from_sklearn  # noqa: E402
 
 
 def client(seed, *, regression=False):
@@ -52,3 +53,20 @@ def test_estimators_that_cannot_take_part_are_refused():
         from_sklearn(LogisticRegression(), features=4, classes=3)
     with pytest.raises(ParameterError, match="no coefficients"):
         from_sklearn(GaussianNB(), features=4, classes=3)
+
+
+def test_examples_may_be_float32_and_coefficients_keep_their_dtype():
+    """scikit-learn itself refuses to go on in another dtype than it began."""
+    step = from_sklearn(SGDClassifier(loss="log_loss", random_state=0), features=4, classes=3)
+    x, y = client(1)
+    wide, narrow = step(step.weights, (x, y)), step(step.weights, (x.astype(np.float32), y))
+    assert narrow["coef_"].dtype == np.float64
+    np.testing.assert_allclose(narrow["coef_"], wide["coef_"], rtol=1e-5)
+    assert step.evaluate(narrow, (x.astype(np.float32), y))["score"] > 0
+
+
+def test_functional_models_of_other_losses_are_refused():
+    with pytest.raises(ParameterError, match="use from_sklearn"):
+        model_from_sklearn(SGDClassifier(loss="hinge"), features=4, classes=3)
+    with pytest.raises(ParameterError, match="use from_sklearn"):
+        model_from_sklearn(SGDClassifier(loss="log_loss", penalty="l1"), features=4, classes=3)

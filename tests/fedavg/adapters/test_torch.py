@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from fedavg import ParameterError, StepError, check, from_torch  # noqa: E402
+from fedavg.adapters import model_from_torch  # noqa: E402
 
 
 def net():
@@ -89,3 +90,36 @@ def test_buffers_are_refused_kept_or_averaged():
     assert not np.array_equal(average(average.weights, client(1))[0]["1.running_mean"], np.zeros(3))
     for step in (keep, average):
         assert check(step, [client(1), client(2)], weights=step.weights) == []
+
+
+def normed():
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2))
+
+
+def test_a_functional_model_refuses_buffers_or_keeps_the_initial_ones():
+    entropy = torch.nn.functional.cross_entropy
+    with pytest.raises(ParameterError, match="running_mean"):
+        model_from_torch(normed(), entropy)
+    with pytest.raises(ParameterError, match="keeps no buffers to average"):
+        model_from_torch(normed(), entropy, buffers="average")
+    module = normed()
+    model = model_from_torch(module, entropy, buffers="keep")
+    before = model.predict(model.weights, client(1)[0])
+    model.loss_and_gradient(model.weights, client(2))
+    np.testing.assert_array_equal(model.predict(model.weights, client(1)[0]), before)
+    assert not [name for name in model.weights if "running" in name]
+
+
+def test_a_step_can_evaluate_in_evaluation_mode():
+    module = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Dropout(0.9))
+
+    def evaluate(module, data):
+        assert not module.training
+        return {"accuracy": float((module(data[0]).argmax(dim=1) == data[1]).float().mean())}
+
+    step = from_torch(module, fit, evaluate=evaluate)
+    first, again = (step.evaluate(step.weights, client(1)) for _ in range(2))
+    assert first == again
+    step(step.weights, client(1))
+    assert module.training
+    assert from_torch(module, fit).evaluate is None
