@@ -4,6 +4,9 @@ k releases of multiplier z compose to one Gaussian of mean shift mu = sqrt(k)/z 
 
     delta(epsilon) = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu).
 
+For small mu the two terms are nearly equal. With t = epsilon/mu - mu/2 and Mills' ratio R(x) = Phi(-x)/phi(x), of
+derivative x R(x) - 1, the same is phi(t) times the integral of 1 - x R(x) from t to t + mu, where nothing cancels.
+
 Source: Balle and Wang 2018 (1805.06530), theorem 8; Dong, Roth, Su 2019 (1905.02383), corollary 3.3.
 Not here: sampling (`dp.accounting`).
 """
@@ -11,14 +14,21 @@ Not here: sampling (`dp.accounting`).
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
+
+import numpy as np
 
 from dp import checks
 
 __all__ = ["gaussian_delta", "gaussian_epsilon", "gaussian_shift"]
 
-_LOOSEST = 1 + 2**-40
-"""Every answer is widened by this factor, over what bisection and the normal tail may lose."""
+_ROUNDING = 2.0**-46
+"""What a delta may lose in floats, for a unit of what it is sensitive to: added, so that no answer is too small."""
+_SMALL_SHIFT = 0.5
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+_FAR, _NOTHING = 40.0, 1e100
+"""Beyond the first a delta is below every float; beyond the second its logarithm is, too."""
 
 
 def gaussian_delta(*, shift: float, epsilon: float) -> float:
@@ -27,6 +37,9 @@ def gaussian_delta(*, shift: float, epsilon: float) -> float:
     Args:
         shift: mu, at least 0.
         epsilon: At least 0.
+
+    Returns:
+        Delta, rounded up.
 
     >>> round(gaussian_delta(shift=1.0, epsilon=4.37718), 8)
     1e-05
@@ -53,7 +66,7 @@ def gaussian_epsilon(*, shift: float, delta: float) -> float:
         return 0.0
     # delta(epsilon) < Phi(mu/2 - epsilon/mu) < exp(-(epsilon/mu - mu/2)^2 / 2) bounds the root from above.
     above = shift * (shift / 2 + math.sqrt(-2 * target))
-    return _bisect(lambda epsilon: _log_delta(shift, epsilon) <= target, 0.0, above) * _LOOSEST
+    return _bisect(lambda epsilon: _log_delta(shift, epsilon) <= target, 0.0, above)
 
 
 def gaussian_shift(*, epsilon: float, delta: float) -> float:
@@ -71,15 +84,25 @@ def gaussian_shift(*, epsilon: float, delta: float) -> float:
     above = 1.0
     while _log_delta(above, epsilon) <= target:
         above *= 2
-    return above - _bisect(lambda less: _log_delta(above - less, epsilon) <= target, 0.0, above) * _LOOSEST
+    return above - _bisect(lambda less: _log_delta(above - less, epsilon) <= target, 0.0, above)
 
 
 def _log_delta(shift: float, epsilon: float) -> float:
-    from scipy.special import log_ndtr
+    """Logarithm of delta, over what floats may lose."""
+    from scipy.special import erfcx, log_ndtr
 
-    first = float(log_ndtr(shift / 2 - epsilon / shift))
-    second = epsilon + float(log_ndtr(-shift / 2 - epsilon / shift))
-    return first + math.log(-math.expm1(min(second - first, -1e-300)))
+    start = epsilon / shift - shift / 2
+    if start > _NOTHING:
+        return -math.inf
+    lost = _ROUNDING * (1 + (1 + max(start, 0.0)) * (shift + epsilon / shift))
+    if shift >= _SMALL_SHIFT:
+        first = float(log_ndtr(-start))
+        second = epsilon + float(log_ndtr(-start - shift))
+        return min(0.0, first + math.log(-math.expm1(min(second - first, -1e-300))) + lost)
+    points = start + shift / 2 * (1 + _NODES)
+    near = 1 - math.sqrt(math.pi / 2) * points * erfcx(points / math.sqrt(2))
+    falls = float(_WEIGHTS @ np.where(points < _FAR, near, 1 / points**2)) * shift / 2
+    return math.log(max(falls, sys.float_info.min)) - start * start / 2 - math.log(2 * math.pi) / 2 + lost
 
 
 def _bisect(holds: Callable[[float], bool], below: float, above: float) -> float:

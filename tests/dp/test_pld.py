@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import fft, integrate, stats
 
 from dp.gaussian import gaussian_epsilon
 from dp.pld import _Cells, _fixed_size_losses, _poisson_losses, _power, fixed_size_epsilon, poisson_epsilon
@@ -59,21 +59,24 @@ def test_one_release_against_quadrature(noise_multiplier, rate, delta):
 
 
 @given(noises, rates, st.integers(1, 3000), st.sampled_from([1e-3, 1e-6, 1e-9, 1e-12]))
-@settings(max_examples=40, deadline=None)
+@example(
+    4.0, 0.1953125, 21, 1e-9
+)  # In double precision the whole transform is 1.6e-15 too large here, the window is not.
+@settings(max_examples=25, deadline=None)
 def test_the_windowed_power_agrees_with_the_whole_one(noise_multiplier, rate, count, delta):
-    """The same grid composed without tilt or window, where that is affordable and delta is above its rounding."""
+    """The same grid composed without tilt or window in extended precision, where that is affordable."""
     losses = _poisson_losses(noise_multiplier, rate)[0]
-    if len(losses.masses) * count > 2e6 or delta < 1e-9:
+    if len(losses.masses) * count > 2e5:
         return
     size = 1 << (len(losses.masses) * count - 1).bit_length()
-    whole = np.fft.irfft(np.fft.rfft(losses.masses, size) ** count, size)
+    whole = fft.irfft(fft.rfft(losses.masses.astype(np.longdouble), size) ** count, size)
     grid = losses.grid * (count * losses.lowest + np.arange(size))
 
     def reached(epsilon):
         return float((whole * np.where(grid > epsilon, -np.expm1(np.minimum(epsilon - grid, 0)), 0)).sum())
 
     epsilon = losses.epsilon(count, delta)
-    assert reached(epsilon) <= delta * (1 + 1e-6) + 1e-13  # the whole transform rounds, too
+    assert reached(epsilon) <= delta * (1 + 1e-9) + 1e-15  # the whole transform rounds, too
     if epsilon > 1e-6:
         assert reached(epsilon * (1 - 1e-4) - 1e-7) > delta
 
