@@ -101,7 +101,7 @@ def _log_delta(shift: float, epsilon: float) -> float:
         return min(0.0, first + math.log(-math.expm1(min(second - first, -1e-300))) + lost)
     points = start + shift / 2 * (1 + _NODES)
     near = 1 - math.sqrt(math.pi / 2) * points * erfcx(points / math.sqrt(2))
-    falls = float(_WEIGHTS @ np.where(points < _FAR, near, 1 / points**2)) * shift / 2
+    falls = float(_WEIGHTS @ np.where(points < _FAR, near, np.maximum(points, _FAR) ** -2.0)) * shift / 2
     return math.log(max(falls, sys.float_info.min)) - start * start / 2 - math.log(2 * math.pi) / 2 + lost
 
 
