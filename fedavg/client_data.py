@@ -115,6 +115,21 @@ class ClientData:
         """
         return ClientData(self.client_ids, _Mapped(self._for_client, function))
 
+    def part(self, positions: Sequence[int]) -> ClientData:
+        """The clients at these positions only, to be taken elsewhere: what is in memory is left behind for the others.
+
+        What fetches its data itself stays lazy, and is the same in every part.
+
+        Args:
+            positions: Where the clients stand in `client_ids`; they keep these positions.
+
+        >>> part = ClientData.of({"ada": [1], "bob": [2], "eve": [3]}).part([0, 2])
+        >>> len(part), part.client_ids[2], part.for_client("eve")
+        (2, 'eve', [3])
+        """
+        kept = _Kept({position: self.client_ids[position] for position in positions})
+        return ClientData(kept, _part(self._for_client, list(kept)))
+
     def for_client(self, client_id: Any) -> Any:
         """One client's data, in whatever form the step takes."""
         return self._for_client(client_id)
@@ -186,3 +201,35 @@ class _Mapped:
 
     def __call__(self, client_id: Any) -> Any:
         return self.function(self.for_client(client_id))
+
+
+class _Kept(Sequence[Any]):
+    """Some of a population's ids, each at the position it has there."""
+
+    def __init__(self, ids: Mapping[int, Any]) -> None:
+        self._ids = ids
+
+    def __getitem__(self, position: Any) -> Any:
+        return self._ids[position]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._ids.values())
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+def _part(for_client: Callable[[Any], Any], client_ids: Sequence[Any]) -> Callable[[Any], Any]:
+    """What fetches these clients' data, without the data of others where it is plain to see that it holds them."""
+    if isinstance(for_client, _Mapped):
+        return _Mapped(_part(for_client.for_client, client_ids), for_client.function)
+    if isinstance(for_client, _Rows):
+        rows = [np.arange(len(for_client.arrays[0]))[for_client.parts[client_id]] for client_id in client_ids]
+        ends = np.cumsum([0, *(len(row) for row in rows)])
+        parts = {c: np.arange(*ends[i : i + 2]) for i, c in enumerate(client_ids)}
+        taken = np.concatenate(rows) if rows else np.empty(0, np.int64)
+        return _Rows(tuple(array[taken] for array in for_client.arrays), parts)
+    held = getattr(for_client, "__self__", None)
+    if isinstance(held, dict | list | tuple) and getattr(for_client, "__name__", "") == "__getitem__":
+        return {client_id: held[client_id] for client_id in client_ids}.__getitem__
+    return for_client

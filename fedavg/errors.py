@@ -7,6 +7,7 @@ client is never an error of the run: it becomes zeros with that client's noise s
 from __future__ import annotations
 
 __all__ = [
+    "BackendError",
     "CheckpointError",
     "FedAvgError",
     "ParameterError",
@@ -42,3 +43,7 @@ class RoundAborted(FedAvgError):
     def __init__(self, message: str, *, charged: bool) -> None:
         super().__init__(message)
         self.charged = charged
+
+
+class BackendError(FedAvgError):
+    """The machines that play the clients cannot be had, or not with this step and these data."""

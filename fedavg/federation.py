@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import dp
+from fedavg import backends
 from fedavg.aggregation import DROPOUT_STAGES, AggregationPlan, Record, SecureAggregation
-from fedavg.backends import Backend, Local
+from fedavg.backends import Backend
 from fedavg.checkpoint import RunFolder
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
@@ -122,7 +123,7 @@ class Federation:
         ledger: str | Path | None = None,
         resume: bool = False,
         record: Record | None = None,
-        backend: Backend | None = None,
+        backend: Backend | str | None = None,
         task: str = "fedavg",
     ) -> None:
         self.clients = ClientData.of(clients)
@@ -154,8 +155,9 @@ class Federation:
             optimizer=server_optimizer or sgd(),
             expected_contributors=self.sampler.expected,
             client_log=self._log_failure,
-            backend=backend or Local(),
+            backend=backends.of(backend),
         )
+        self._process.backend.prepare(step, planned.layout, self.clients)
         self._open(folder, ledger, resume)
 
     def _open(self, folder: str | Path | None, ledger: str | Path | None, resume: bool) -> None:

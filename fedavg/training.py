@@ -42,7 +42,7 @@ def train(
     ledger: str | Path | None = None,
     resume: bool = False,
     record: Record | None = None,
-    backend: Backend | None = None,
+    backend: Backend | str | None = None,
     task: str = "fedavg",
 ) -> Result:
     """Train over clients so that the server only ever receives masked vectors whose sum is already noised.
@@ -71,7 +71,8 @@ def train(
         ledger: Another place for the ledger.
         resume: Continue the run in `folder`, if it holds one.
         record: Called with (stage, sender, bytes) for all that the server receives.
-        backend: Where the clients are played; in this process by default.
+        backend: Where the clients are played: in this process by default, "processes" in several of this machine,
+            "ray" or the address of a Ray cluster there, or a `fedavg.backends.Backend`; the sums are the same.
         task: What the run is for: a name of step and data, which a resumed run must share.
 
     Returns:

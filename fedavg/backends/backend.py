@@ -11,14 +11,25 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from fedavg.aggregation import AggregationPlan, Record, RoundSum
+from fedavg.client_data import ClientData
 from fedavg.client_work import ClientWork
 from fedavg.entropy import RunEntropy
+from fedavg.layout import Layout
+from fedavg.step import Step
 
 __all__ = ["Backend", "Local"]
 
 
 class Backend(Protocol):
     """What a federated process asks of a backend."""
+
+    def prepare(self, step: Step, layout: Layout, clients: ClientData) -> None:
+        """Get ready for a run, before anything is charged.
+
+        Raises:
+            BackendError: the machines cannot be had, or not with this step and these data.
+        """
+        ...
 
     def sum_round(
         self,
@@ -39,6 +50,9 @@ class Backend(Protocol):
 
 class Local:
     """Everything in this process, one client after the other."""
+
+    def prepare(self, step: Step, layout: Layout, clients: ClientData) -> None:
+        """Nothing is to be done."""
 
     def sum_round(
         self,

@@ -1,0 +1,241 @@
+"""A worker's end: it holds some of the clients and plays them; nothing of theirs leaves but what a client sends.
+
+Invariants:
+
+- keys, masks, noise and trained weights are made here and stay here; in a run with the operating system's entropy
+  nobody else could make them again;
+- masked inputs leave as one sum over the clients of this worker (`secagg.PartialSum`), never one by one;
+- what goes wrong inside one client is noted here and nowhere else.
+
+Not here: how a worker is started and reached (`fedavg.backends.processes`, `fedavg.backends.ray`), the server's end
+(`fedavg.backends.rounds`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dp
+import secagg
+from fedavg.aggregation import AggregationPlan
+from fedavg.client_data import ClientData
+from fedavg.client_work import ClientWork
+from fedavg.entropy import RunEntropy
+from fedavg.errors import FedAvgError
+from fedavg.layout import Layout
+from fedavg.step import Step
+
+__all__ = ["IdealPart", "Order", "Reply", "Site", "serve"]
+
+Messages = Sequence[tuple[int, bytes]]
+_client_logger = logging.getLogger("fedavg.client")
+_worker_logger = logging.getLogger("fedavg.worker")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every worker is told about a round: public, but for a simulation's seed."""
+
+    plan: AggregationPlan
+    number: int
+    model_hash: bytes
+    entropy: RunEntropy
+    weights: NDArray[Any]
+    clip: float | None
+
+
+class IdealPart(NamedTuple):
+    """A worker's part of a sum without masks: modulo 2^64, how many clients are in it, their noise seeds by part."""
+
+    total: NDArray[np.uint64]
+    clients: int
+    seeds: list[list[bytes]]
+
+
+class Reply(NamedTuple):
+    """What a worker answers to one call.
+
+    Attributes:
+        value: what the call gave.
+        refusal: the words of an error of this library's own, or None.
+        protocol: whether that error is one of the protocol: then it ends the round, not the run.
+        failure: the name of any other error, whose words stay in the worker's own log, or None.
+        seconds: how long it took.
+        cpu_seconds: CPU time of it.
+        peak_rss_mb: the most memory the worker has held so far, in 2^20 bytes.
+    """
+
+    value: Any = None
+    refusal: str | None = None
+    protocol: bool = False
+    failure: str | None = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_rss_mb: float = 0.0
+
+
+def serve(call: Callable[[], Any]) -> Reply:
+    """Carry out one call of the server's end, whatever comes of it."""
+    begun, cpu = time.perf_counter(), time.process_time()
+    reply = Reply()
+    try:
+        reply = Reply(call())
+    except (secagg.SecAggError, dp.DPError, FedAvgError) as error:
+        reply = Reply(refusal=str(error), protocol=isinstance(error, secagg.SecAggError))
+    except Exception as error:
+        _worker_logger.exception("a worker failed")
+        reply = Reply(failure=type(error).__name__)
+    return reply._replace(
+        seconds=time.perf_counter() - begun,
+        cpu_seconds=time.process_time() - cpu,
+        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+    )
+
+
+class Site:
+    """The clients of one worker.
+
+    Args:
+        log: A file of the worker's own for causes of failure, by client; Python's log "fedavg.client" when None.
+    """
+
+    def __init__(self, log: Path | None = None) -> None:
+        self._log = log
+        self._step: Step
+        self._layout: Layout
+        self._shards: dict[int, ClientData] = {}
+        self._count = 1
+        self._order: Order
+        self._parameters: secagg.RoundParameters
+        self._identities: dict[int, secagg.Identity] = {}
+        self._clients: dict[int, secagg.Client] = {}
+        self._work: dict[int, ClientWork] = {}
+
+    def employ(self, step: Step, layout: Layout, count: int) -> None:
+        """Begin a run whose population is cut into `count` shards: the client at position p is in shard p % count."""
+        self._step, self._layout, self._count = step, layout, count
+        self._shards = {}
+
+    def hold(self, shard: int, clients: ClientData) -> None:
+        """Take the clients of one shard."""
+        self._shards[shard] = clients
+
+    def open(self, order: Order, contributes: Mapping[int, bool]) -> dict[int, bytes]:
+        """Begin a round.
+
+        Args:
+            order: The round.
+            contributes: Position of each invited client of this worker, and whether its data is in the round.
+
+        Returns:
+            Against a malicious server, the identity key of each; else nothing.
+        """
+        self._order = order
+        self._clients = {}
+        self._work = {
+            shard: ClientWork(
+                self._step, self._layout, clients, order.weights, order.clip, contributes, self._note
+            )
+            for shard, clients in self._shards.items()
+        }
+        if not order.plan.secure.masked:
+            return {}
+        if order.plan.secure.adversary == "malicious":
+            self._identities = {client: secagg.Identity.generate() for client in contributes}
+            return {client: identity.public for client, identity in self._identities.items()}
+        self._begin(contributes, None)
+        return {}
+
+    def trust(self, publics: Mapping[int, bytes]) -> None:
+        """Against a malicious server: begin the protocol, among clients with these identity keys."""
+        self._begin(self._identities, secagg.IdentityRoster(publics))
+
+    def _begin(self, clients: Iterable[int], roster: secagg.IdentityRoster | None) -> None:
+        order = self._order
+        root = order.entropy.protocol("round", order.number)
+        self._parameters = order.plan.protocol(order.number, order.model_hash, roster)
+        self._clients = {
+            client: secagg.Client(
+                self._parameters,
+                client,
+                entropy=secagg.system_entropy if root is None else root.derive(client),
+                identity=None if roster is None else self._identities[client],
+                identities=roster,
+                rule=order.plan.rule(),
+            )
+            for client in clients
+        }
+
+    def answer(self, messages: Messages) -> list[tuple[int, bytes]]:
+        """Hand the server's messages to the clients and return what they answer; who leaves the round is left out."""
+        answers = []
+        for client, message in messages:
+            try:
+                answer = self._clients[client].receive(message)
+            except secagg.TooFewClients:
+                continue
+            if answer is not None:
+                answers.append((client, answer))
+        return answers
+
+    def mask(self, roster: bytes, shared: bytes, messages: Messages) -> bytes:
+        """Train, clip, noise and mask; return the sum of what the clients of this worker send, as `PartialSum` has it.
+
+        Args:
+            roster: The message that opened the share stage.
+            shared: Who shared, as the server's `partial_opening` has it.
+            messages: The server's message for each client.
+        """
+        partial = secagg.PartialSum(self._parameters, roster, shared)
+        for client, message in messages:
+            machine = self._clients[client]
+            try:
+                machine.receive(message)
+            except secagg.TooFewClients:
+                continue
+            values = self._encoded(client, machine.conditional_secrets)
+            partial.receive(client, machine.mask({"values": values}))
+        return partial.encode()
+
+    def merge(self, roster: bytes, shared: bytes, *parts: bytes) -> bytes:
+        """Add partial sums of several workers."""
+        partial = secagg.PartialSum(self._parameters, roster, shared)
+        for part in parts:
+            partial.add(part)
+        return partial.encode()
+
+    def add(self, clients: Sequence[int]) -> IdealPart:
+        """The same sum without masks."""
+        plan, entropy, number = self._order.plan, self._order.entropy, self._order.number
+        mechanism, seeds = plan.mechanism, []
+        total = np.zeros(plan.encoding.dimension, np.uint64)
+        for client in clients:
+            own: list[bytes] = []
+            if isinstance(mechanism, dp.RemovableDiscreteGaussian):
+                own = [entropy.secret("seed", number, client, part + 1) for part in range(mechanism.seeds)]
+            total += self._encoded(client, own)
+            seeds.append(own)
+        return IdealPart(total, len(clients), seeds)
+
+    def _encoded(self, client: int, seeds: Sequence[bytes]) -> NDArray[Any]:
+        order = self._order
+        keystream = order.entropy.keystream("noise", order.number, client)
+        return order.plan.encode(self._work[client % self._count](client), keystream, seeds)
+
+    def _note(self, client_id: Any, cause: str) -> None:
+        if self._log is None:
+            _client_logger.info("client %s: %s", client_id, cause)
+            return
+        line = json.dumps({"client": str(client_id), "round": self._order.number, "cause": cause})
+        with self._log.open("a") as log:
+            log.write(line + "\n")
