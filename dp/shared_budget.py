@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dp import checks
@@ -146,14 +147,14 @@ class SharedBudget:
             server_order=server_order,
         )
 
-    @property
+    @cached_property
     def readers(self) -> RenyiFilter | None:
         """The readers' filter, with nothing charged."""
         if self.readers_epsilon is None or self.readers_order is None:
             return None
         return RenyiFilter(self.readers_epsilon, self.delta, self.readers_order)
 
-    @property
+    @cached_property
     def server(self) -> RenyiFilter | GaussianFilter | None:
         """The server's filter, with nothing charged."""
         if self.server_epsilon is None:

@@ -145,7 +145,7 @@ class _Reading:
     findings: list[str] = field(default_factory=list)
     models_checked: int = 0
     _spent: Costs | None = None
-    _charged: dict[int, int] = field(default_factory=dict)
+    _owed: dict[int, Costs] = field(default_factory=dict)
     _latest: dict[int, float] = field(default_factory=dict)
 
     def take(self, row: Row) -> None:
@@ -234,12 +234,11 @@ class _Reading:
 
     def _cost(self, row: Row) -> Iterator[str]:
         """On a shared ledger: whether a row charged what its run's description says."""
-        before = self._charged.get(row.run, 0)
-        after = self._charged[row.run] = Totals.of(row.body).charged
         accountant = self.accountants[row.run]
         if self.budget is None or accountant is None:
             return
-        earlier, later = (self.budget.cost(*accountant.events(count)) for count in (before, after))
+        earlier = self._owed.get(row.run, self.budget.nothing)
+        later = self._owed[row.run] = self.budget.cost(*accountant.events(Totals.of(row.body).charged))
         owed, paid = later.plus(earlier.negative()), Costs.from_json(row.body["cost"])
         self._spent = None if self._spent is None else self._spent.plus(paid)
         if paid != owed:
