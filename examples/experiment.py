@@ -1,0 +1,85 @@
+"""What the experiments share: trials that are kept as they finish, so that a stopped experiment goes on where it was.
+
+    python -m examples.mechanisms              # the standard set: three seeds, and one with the real protocol
+    python -m examples.mechanisms --small      # minutes become seconds; the figures mean nothing
+
+A trial is a setting and a seed. Its result is written to `OUTPUT/NAME.json` when it ends; trials that are there already
+are not run again. `python -m docs.make_experiments` turns these files into `docs/experiments.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Options", "Trial", "conduct", "options"]
+
+SEEDS = (1, 2, 3)
+RESULTS = Path("docs/results/experiments")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for."""
+
+    small: bool
+    full: bool
+    output: Path
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: `run()` returns figures as JSON values. The setting's words are shown and name it in the results."""
+
+    setting: str
+    seed: int
+    run: Callable[[], Mapping[str, Any]]
+
+
+def options(description: str, arguments: list[str] | None = None) -> Options:
+    """Read the command line that every experiment has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
+    parser.add_argument("--full", action="store_true", help="also what takes hours")
+    parser.add_argument("--output", type=Path, default=None, help=f"where results go [default: {RESULTS}]")
+    asked = parser.parse_args(arguments)
+    output = asked.output or (Path("veilsum-runs/experiments") if asked.small else RESULTS)
+    return Options(asked.small, asked.full, output)
+
+
+def conduct(name: str, trials: Iterable[Trial], asked: Options) -> list[dict[str, Any]]:
+    """Run what is not yet there, keeping each result as it comes.
+
+    Args:
+        name: Of the experiment: the file's.
+        trials: In the order of the table.
+        asked: The command line.
+
+    Returns:
+        Every trial's result: `setting`, `seed`, `cpu_s`, and its figures.
+    """
+    asked.output.mkdir(parents=True, exist_ok=True)
+    path = asked.output / f"{name}.json"
+    kept: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    trials = list(trials)
+    for number, trial in enumerate(trials, start=1):
+        if any((done["setting"], done["seed"]) == (trial.setting, trial.seed) for done in kept):
+            continue
+        print(
+            f"{number} of {len(trials)}: {trial.setting}, seed {trial.seed} ...", file=sys.stderr, flush=True
+        )
+        start = time.process_time()
+        figures = dict(trial.run())
+        spent = round(time.process_time() - start, 1)
+        kept.append({"setting": trial.setting, "seed": trial.seed, "cpu_s": spent, **figures})
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(kept, indent=1) + "\n")
+        os.replace(beside, path)
+    return kept
