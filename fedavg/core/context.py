@@ -284,17 +284,18 @@ class LocalContext:
     ) -> Any:
         """Take one stage's sum, wherever the clients are."""
         shown = [str(computation), *map(repr, work.public.values())]
-        return self._backend.sum_round(
-            stage.plan,
-            work,  # type: ignore[arg-type]  # A value that gives each position's blocks: all that is asked of it.
-            clients=list(work.contributes),
-            number=number,
-            model_hash=hashlib.sha256("\0".join(shown).encode()).digest(),
-            dropouts={},
-            entropy=self._entropy,
-            record=record,
-            memory={},
-        )
+        with np.errstate(all="ignore"):  # What clients compute is theirs; what is not finite becomes zeros.
+            return self._backend.sum_round(
+                stage.plan,
+                work,  # type: ignore[arg-type]  # A value that gives each position's blocks: all that is asked of it.
+                clients=list(work.contributes),
+                number=number,
+                model_hash=hashlib.sha256("\0".join(shown).encode()).digest(),
+                dropouts={},
+                entropy=self._entropy,
+                record=record,
+                memory={},
+            )
 
     def _released(self, stage: Stage, sums: Any) -> dict[Node, Any]:
         least = {name: _LEAST_DENOMINATOR * stage.plan.stddev_of_sum(name) for name in sums.sums}

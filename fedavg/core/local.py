@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, get_args, overload
 
 import numpy as np
@@ -78,29 +77,31 @@ class LocalComputation:
             return self.returns
         arguments = [] if argument is None else [zeros(unbounded(argument))]
         try:
-            result = self.apply(argument, *arguments)
+            result = self.on(argument)(*arguments)
         except StepError as error:
             raise TypeMismatch(
                 f"the type of {self} cannot be inferred: on zeros of {argument}, {error}; declare it with returns="
             ) from error
         return type_of(result)
 
-    def apply(self, kind: Type | None, *argument: Any) -> Any:
-        """Run it on an argument of a type, unpacked where the function takes the elements of a struct one by one.
+    def on(self, argument: Type | None) -> Callable[..., Any]:
+        """The function on an argument of a type, unpacked where it takes the elements of a struct one by one.
 
-        Raises:
-            StepError: it raised; says what.
+        What it returns raises StepError where the user's function raises anything.
         """
-        (given,) = argument if argument else ((),)
-        if self._unpacks(kind):
-            argument = tuple(given.values()) if isinstance(given, Mapping) else tuple(given)
-        try:
-            return self.function(*argument)
-        except (Exception, SystemExit) as error:
-            # The user's function may raise anything; at a client, only that client is concerned.
-            raise StepError(f"{self} raised {type(error).__name__}: {error}") from error
+        function, unpacked = self.function, self._unpacks(argument)
 
-    @lru_cache(maxsize=64)  # noqa: B019  The computation lives as long as its graph.
+        def apply(*given: Any) -> Any:
+            if unpacked:
+                given = tuple(given[0].values()) if isinstance(given[0], Mapping) else tuple(given[0])
+            try:
+                return function(*given)
+            except (Exception, SystemExit) as error:
+                # The user's function may raise anything; at a client, only that client is concerned.
+                raise StepError(f"{self} raised {type(error).__name__}: {error}") from error
+
+        return apply
+
     def _unpacks(self, kind: Type | None) -> bool:
         kind = kind.member if isinstance(kind, WithinType) else kind
         if not isinstance(kind, StructType) or len(kind.elements) < 2:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod, sqrt
+from math import isfinite, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -110,51 +110,61 @@ class ClientStage:
         """The blocks of the client at a position, before they are clipped."""
         if not self.contributes[position]:
             return self.zeros
-        blocks = dict(self.zeros)
         try:
-            with np.errstate(all="ignore"):
-                for packing, inputs in zip(self._packings, self.inputs(position), strict=True):
-                    if inputs is not None:
-                        blocks.update(packing(*inputs))
+            blocks = dict(self.zeros)
+            for packing, inputs in zip(self._packings, self.inputs(position), strict=True):
+                if inputs is not None:
+                    blocks.update(packing(*inputs))
         except StepError as error:
             client_id = next(iter(self.data.values())).client_ids[position] if self.data else position
             self.log(client_id, str(error))
             return self.zeros
         return blocks
 
-    def inputs(self, position: int) -> Iterator[tuple[Any, ...] | None]:
+    def inputs(self, position: int) -> list[Sequence[Any] | None]:
         """What the client gives to each aggregation; None where a filter left it out.
 
         Raises:
             StepError: something of the client's failed.
         """
         steps, slots, ends = self._steps
-        values = list(slots)
-        for slot, operation, inputs in steps:
-            values[slot] = operation(position, *[values[i] for i in inputs])
-        for end in ends:
-            given = tuple(values[i] for i in end)
-            yield None if any(value is _ABSENT for value in given) else given
+        values = slots.copy()
+        for slot, operation in steps:
+            values[slot] = operation(position, values)
+        given = [[values[i] for i in end] for end in ends]
+        if not self._filtered:
+            return given  # type: ignore[return-value]
+        return [None if any(value is _ABSENT for value in inputs) else inputs for inputs in given]
+
+    @cached_property
+    def _nodes(self) -> list[Node]:
+        return _until([node for a in self.stage for node in a.node.inputs], self.public)
+
+    @cached_property
+    def _filtered(self) -> bool:
+        return any(node.op == "filter" for node in self._nodes)
 
     @cached_property
     def _packings(self) -> list[_Operation]:
         return [_packing(aggregation) for aggregation in self.stage]
 
     @cached_property
-    def _steps(
-        self,
-    ) -> tuple[list[tuple[int, _Operation, tuple[int, ...]]], list[Any], list[tuple[int, ...]]]:
+    def _steps(self) -> tuple[list[tuple[int, _Operation]], list[Any], list[list[int]]]:
         """Steps over numbered slots, the slots as they begin, and where each aggregation's inputs end up."""
         slots: list[Any] = []
         steps = []
         index: dict[Node, int] = {}
-        for node in _until([node for a in self.stage for node in a.node.inputs], self.public):
+        for node in self._nodes:
             index[node] = len(slots)
             slots.append(self.public.get(node))
-            if node not in self.public:
-                operation = _fetch(self.data[node], node) if node.op == "parameter" else _on_client(node)
-                steps.append((index[node], operation, tuple(index[n] for n in node.inputs)))
-        return steps, slots, [tuple(index[node] for node in a.node.inputs) for a in self.stage]
+            if node in self.public:
+                continue
+            if node.op == "parameter":
+                steps.append((index[node], _fetch(self.data[node], node)))
+            else:
+                inputs = [index[before] for before in node.inputs]
+                steps.append((index[node], _on_client(_operation(node), inputs, self._filtered)))
+        return steps, slots, [[index[node] for node in a.node.inputs] for a in self.stage]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.stage, self.data, self.public, self.contributes, self.log, self.zeros)
@@ -207,7 +217,7 @@ def _until(roots: Sequence[Node], known: Container[Node]) -> list[Node]:
 def _fetch(data: ClientData, node: Node) -> _Operation:
     check = checker(node.type.member)
 
-    def fetch(position: int) -> Any:
+    def fetch(position: int, _: list[Any]) -> Any:
         try:
             given = data.for_client(data.client_ids[position])
         except (Exception, SystemExit) as error:
@@ -218,14 +228,17 @@ def _fetch(data: ClientData, node: Node) -> _Operation:
     return fetch
 
 
-def _on_client(node: Node) -> _Operation:
-    operation = _operation(node)
+def _on_client(operation: _Operation, inputs: list[int], filtered: bool) -> _Operation:
+    """An operation on slots; what a filter left out stays out."""
+    if not filtered:
+        if len(inputs) == 1:
+            (only,) = inputs
+            return lambda _, values: operation(values[only])
+        return lambda _, values: operation(*[values[i] for i in inputs])
 
-    def run(_: int, *inputs: Any) -> Any:
-        for value in inputs:
-            if value is _ABSENT:
-                return _ABSENT
-        return operation(*inputs)
+    def run(_: int, values: list[Any]) -> Any:
+        given = [values[i] for i in inputs]
+        return _ABSENT if any(value is _ABSENT for value in given) else operation(*given)
 
     return run
 
@@ -261,7 +274,8 @@ def _function(node: Node, argument: Type | None, result: Type | None = None) -> 
     local, check = node.function, checker(result or node.type.member)
     if local is None:
         raise StepError(f"{node.op} has no function")
-    return lambda *given: check(local.apply(argument, *given))
+    apply = local.on(argument)
+    return lambda *given: check(apply(*given))
 
 
 def _packing(aggregation: Aggregation) -> _Operation:
@@ -272,13 +286,15 @@ def _packing(aggregation: Aggregation) -> _Operation:
         ((name, part),) = parts
 
         def weighted(value: Any, weight: Any) -> dict[str, _Vector]:
-            share = min(max(_finite(np.float64(weight)) / most, 0.0), 1.0)
+            share = min(max(_finite(np.asarray(weight, np.float64)) / most, 0.0), 1.0)
             vector = share * _clipped(flatten(value, kind), part.l2)
             return {name: vector, f"{name} weight": np.array([share * part.l2])}
 
         return weighted
     if len(parts) == 1:
         name = parts[0][0]
+        if isinstance(unbounded(kind), TensorType):
+            return lambda value: {name: _finite(np.asarray(value, np.float64).reshape(-1))}
         return lambda value: {name: flatten(value, kind)}
     ends = np.cumsum([size(part) for _, part in parts])[:-1]
     names = [name for name, _ in parts]
@@ -348,7 +364,8 @@ def _clipped(vector: _Vector, bound: float) -> _Vector:
 
 
 def _finite(vector: Any) -> Any:
-    if not np.isfinite(vector).all():
+    # A square that overflows is no infinity of the client's, so then each number is looked at.
+    if not isfinite(np.vdot(vector, vector)) and not np.isfinite(vector).all():
         raise StepError("a value holds NaN or infinity")
     return vector
 
