@@ -673,13 +673,14 @@ DEFENCES = [
         "if False:",
     ),
     # Hybrid key agreement.
-    _one(
+    Defence(
         "hybrid",
         "the edge in the row's associated data",
         HYBRID + "an_edge_made_by_the_server_is_refused_naming_its_sealer",
-        "agreement.py",
-        "associated += hybrid.edge_binding(edge)",
-        "pass",
+        (
+            ("agreement.py", "associated += hybrid.edge_binding(edge)", "pass"),
+            ("agreement.py", "associated += hybrid.edge_binding(self._edge_messages[index])", "pass"),
+        ),
     ),
     _one(
         "hybrid",
@@ -769,8 +770,8 @@ DEFENCES = [
         "test_masking.py::test_low_bit_plane_has_the_linear_complexity_of_a_random_sequence",
         "masking.py",
         "        apply(part, keystream, out=part)",
-        "        rng = np.random.Generator(np.random.MT19937(index))\n"
-        "        keystream = rng.integers(0, 2**32, len(part), np.uint32).astype(part.dtype)\n"
+        "        rng, first = np.random.Generator(np.random.MT19937(1)), index * (SEGMENT_BYTES // 4)\n"
+        "        keystream = rng.integers(0, 2**32, first + len(part), np.uint32)[first:].astype(part.dtype)\n"
         "        apply(part, keystream, out=part)",
     ),
     _one(
