@@ -64,6 +64,14 @@ def test_a_stage_is_answered_once_even_if_the_memory_is_put_back(tmp_path, stage
     assert "record refused" in reason(ask(grid, 1001, messages[stage]))
 
 
+def test_the_masked_input_is_recorded_by_the_protocol_itself(tmp_path):
+    captured(tmp_path, rounds(4))
+    for folder in sorted((tmp_path / "nodes").glob("node-*")):
+        records = secagg.Records(folder, data_set="masked_input")
+        with pytest.raises(secagg.RecordError, match="not above round 1"):
+            records.claim(task="test", round=1)
+
+
 def test_two_processes_with_the_same_memory_give_one_answer(tmp_path):
     """A server that sends two sets of survivors to one node at once would get both shares of a client."""
     settings, answers = rounds(4, adversary="malicious"), []

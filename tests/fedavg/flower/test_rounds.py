@@ -14,6 +14,7 @@ from fedavg.errors import ParameterError, RoundAborted
 from fedavg.flower import PrivateStrategy
 from tests.fedavg.flower.network import QUICK, network, rounds, silent, start
 
+COUNTED = dp.Privacy(noise_multiplier=0.05, delta=1e-3, l2_clip_norm=10.0, metrics_share=0.5)
 LOUD = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
 
 
@@ -183,6 +184,24 @@ def test_a_self_sampled_round_is_amplified_against_the_server(tmp_path):
     one, _ = run(tmp_path, everybody, network(tmp_path, everybody))
     two, _ = run(tmp_path / "coin", by_coin, network(tmp_path / "coin", by_coin))
     assert two.statement().server.epsilon < one.statement().server.epsilon
+
+
+def test_a_nodes_own_coin_decides(tmp_path):
+    """All six coins of probability 1/10 fall yes in one of a million runs; the count's noise has deviation 0.15."""
+    settings = rounds(6, privacy=COUNTED, coin=0.1)
+    run(tmp_path, settings, network(tmp_path, settings))
+    [line] = lines(tmp_path)
+    assert line["survivors"] == 6
+    assert line["released"]["contributed"] < 5.0
+
+
+def test_a_node_that_was_not_drawn_pads(tmp_path):
+    """Of eight invited nodes, seven or more are drawn at rate 1/8 in one of 30,000 runs."""
+    settings = rounds(8, privacy=COUNTED, nodes_per_round=1.0)
+    run(tmp_path, settings, network(tmp_path, settings))
+    [line] = lines(tmp_path)
+    assert line["survivors"] == 8
+    assert line["released"]["contributed"] < 6.2
 
 
 def test_a_drawn_cohort_is_padded_and_its_draw_stays_with_the_server(tmp_path):
