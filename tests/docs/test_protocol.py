@@ -180,3 +180,11 @@ def test_nine_tenths_and_the_clients_of_the_example():
     example = make_protocol.example("semi_honest", "x25519")
     assert (example.clients, example.vectors[0].length, example.vectors[0].modulus_bits) == (1000, 2**20, 26)
     assert "for 1,000 clients with one vector of 2^20 values of 26 bits" in re.sub(r"\s+", " ", PAGE)
+
+
+@pytest.mark.parametrize(("clients", "share"), [(100, 0.05), (1000, 0.1), (10**6, 0.05)])
+def test_the_formula_for_the_honest_floor_is_the_codes(clients, share):
+    p = make_protocol._chosen(clients, share, "malicious")
+    n, k, t = p.minimum_roster, p.neighbours, p.threshold
+    assert make_protocol.floor_of(p) == 2 * n // (3 * k + 2) * (2 + k - t)
+    assert "floor(2n/(3k+2)) (2 + k - t) over the smallest roster" in re.sub(r"\s+", " ", PAGE)
