@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 
-EXPERIMENTS = ["mechanisms"]
+EXPERIMENTS = ["mechanisms", "poisoning", "matching"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
