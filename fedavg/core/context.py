@@ -41,7 +41,7 @@ from fedavg.core.errors import ExecutionError
 from fedavg.core.graph import Node, listing
 from fedavg.core.local import checker
 from fedavg.core.plan import PrivacyReport, Stage, stages_of
-from fedavg.core.program import ClientStage, ServerState, exact_sums, released
+from fedavg.core.program import ClientStage, ServerState, digest, exact_sums, released
 from fedavg.core.promise import Bound, Promise
 from fedavg.entropy import RunEntropy
 from fedavg.errors import RoundAborted, StepError
@@ -267,8 +267,7 @@ class LocalContext:
                 survivors.append(sums.survivors)
                 record.answered = True
         value = _filled(computation.result, state)
-        digest = hashlib.sha256(repr(value).encode()).digest()
-        ledger.settle(number, survivors=min(survivors), model_hash=digest, timestamp=time.time())
+        ledger.settle(number, survivors=min(survivors), model_hash=digest(value), timestamp=time.time())
         statements = self.promise.statements(
             bound, ledger.spent(), charged=ledger.charged, aborted=ledger.aborted
         )
@@ -283,14 +282,13 @@ class LocalContext:
         computation: FederatedComputation,
     ) -> Any:
         """Take one stage's sum, wherever the clients are."""
-        shown = [str(computation), *map(repr, work.public.values())]
         with np.errstate(all="ignore"):  # What clients compute is theirs; what is not finite becomes zeros.
             return self._backend.sum_round(
                 stage.plan,
                 work,  # type: ignore[arg-type]  # A value that gives each position's blocks: all that is asked of it.
                 clients=list(work.contributes),
                 number=number,
-                model_hash=hashlib.sha256("\0".join(shown).encode()).digest(),
+                model_hash=digest([str(computation), *work.public.values()]),
                 dropouts={},
                 entropy=self._entropy,
                 record=record,

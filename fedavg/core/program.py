@@ -7,6 +7,7 @@ of another shape than its type or that is not finite, all give zeros (rule 3).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,7 +34,7 @@ from fedavg.core.types import (
 )
 from fedavg.errors import StepError
 
-__all__ = ["ClientStage", "ServerState", "exact_sums", "flatten", "released", "unflatten"]
+__all__ = ["ClientStage", "ServerState", "digest", "exact_sums", "flatten", "released", "unflatten"]
 
 _ABSENT = object()
 _Vector = NDArray[np.float64]
@@ -110,11 +111,11 @@ class ClientStage:
         """The blocks of the client at a position, before they are clipped."""
         if not self.contributes[position]:
             return self.zeros
+        blocks = self.zeros
         try:
-            blocks = dict(self.zeros)
             for packing, inputs in zip(self._packings, self.inputs(position), strict=True):
                 if inputs is not None:
-                    blocks.update(packing(*inputs))
+                    blocks = {**blocks, **packing(*inputs)}
         except StepError as error:
             client_id = next(iter(self.data.values())).client_ids[position] if self.data else position
             self.log(client_id, str(error))
@@ -368,6 +369,22 @@ def _finite(vector: Any) -> Any:
     if not isfinite(np.vdot(vector, vector)) and not np.isfinite(vector).all():
         raise StepError("a value holds NaN or infinity")
     return vector
+
+
+def digest(value: Any) -> bytes:
+    """32 bytes that name a nest of values."""
+    state = hashlib.sha256()
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            state.update(digest(name) + digest(item))
+    elif isinstance(value, list | tuple):
+        state.update(b"".join(map(digest, value)))
+    elif isinstance(value, str):
+        state.update(b"text" + value.encode())
+    else:
+        array = np.asarray(value)
+        state.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    return state.digest()
 
 
 def _frozen(value: Any) -> Any:
