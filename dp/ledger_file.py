@@ -129,7 +129,7 @@ class LedgerFile:
         """
         found = self.scalar("PRAGMA integrity_check(1)")
         if found != "ok":
-            raise LedgerError(f"{self.path} is damaged ({found}); restore it from a backup")
+            raise LedgerError(f"{self.path} is damaged ({found.splitlines()[-1]}); restore it from a backup")
 
     def rows_of(self, number: int) -> list[tuple[int, str]]:
         """Run and kind of a round's rows."""
@@ -197,6 +197,8 @@ class LedgerFile:
         version, kind = self.scalar("PRAGMA user_version"), self.scalar("PRAGMA application_id")
         if self.is_empty and version == kind == 0:
             return
+        if self.is_empty and kind == APPLICATION_ID:
+            raise LedgerError(f"the ledger {self.path} holds no rows any more; restore it from a backup")
         if kind != APPLICATION_ID:
             raise LedgerError(f"{self.path} is a database, but no ledger; give another path")
         if version != VERSION:

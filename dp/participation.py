@@ -152,7 +152,7 @@ class ParticipationCounts:
             raise LedgerError(f"{self.path} is a database, but no counts; restore the counts from a backup")
         found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise LedgerError(f"{self.path} is damaged ({found}); restore it from a backup")
+            raise LedgerError(f"{self.path} is damaged ({found.splitlines()[-1]}); restore it from a backup")
 
     def _belongs(self, ledger: Ledger) -> tuple[bytes, bytes]:
         """Whose counts these are: the ledger's identity, and what only its key gives."""

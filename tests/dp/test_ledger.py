@@ -1,7 +1,9 @@
 """The ledger: pays first, forgets nothing, and shows an edit. Kills are in `test_crashes`."""
 
+import contextlib
 import math
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +15,9 @@ import pytest
 from dp.errors import BudgetExceeded, LedgerError
 from dp.ledger import Ledger
 from dp.privacy import Epsilons
+from dp.shared_budget import SharedBudget
+from dp.spending import spending
+from dp.verification import verify
 
 RUN = {"task": "test", "weights": "ab"}
 
@@ -148,31 +153,136 @@ def test_a_forged_row_with_a_sound_hash_must_still_be_in_order(path):
         ledger.verify()
 
 
-def test_damaged_foreign_empty_missing_and_newer_files_are_refused_and_left_alone(tmp_path):
-    attach(tmp_path / "cut.sqlite").reserve()
-    cut = tmp_path / "cut.sqlite"
-    cut.write_bytes(cut.read_bytes()[:-700])
-    (tmp_path / "text.sqlite").write_text("not a database, whatever its name says" * 30)
-    foreign = sqlite3.connect(tmp_path / "foreign.sqlite")
-    foreign.execute("CREATE TABLE t (x)")
-    foreign.close()
-    attach(tmp_path / "newer.sqlite")
-    newer = sqlite3.connect(tmp_path / "newer.sqlite")
-    newer.execute("PRAGMA user_version = 99")
-    newer.close()
-    for name in ("cut", "text", "foreign", "newer"):
-        target = tmp_path / f"{name}.sqlite"
-        before = target.read_bytes()
-        for open_it in (Ledger.open, attach):
-            with pytest.raises(LedgerError) as refused:
-                open_it(target).verify()
-            assert str(target) in str(refused.value)
-            assert target.read_bytes() == before
+def good(path):
+    """A ledger of a few rounds, as bytes."""
+    ledger = attach(path)
+    for _ in range(12):
+        ledger.settle(ledger.reserve(), survivors=9, model_hash=bytes(32))
+    return path.read_bytes()
+
+
+def cut(path):
+    path.write_bytes(good(path)[:-700])
+
+
+def cut_to_a_page(path):
+    path.write_bytes(good(path)[:4096])
+
+
+def cut_to_a_header(path):
+    path.write_bytes(good(path)[:50])
+
+
+def text(path):
+    path.write_text("not a database, whatever its name says" * 30)
+
+
+def pragma(statement):
+    def change(path):
+        good(path)
+        with sqlite3.connect(path) as raw:
+            raw.execute(statement)
+        raw.close()
+
+    return change
+
+
+def foreign(path):
+    with sqlite3.connect(path) as raw:
+        raw.execute("CREATE TABLE t (x)")
+    raw.close()
+
+
+def no_rows(path):
+    attach(path)
+    with sqlite3.connect(path) as raw:
+        raw.execute("DROP TRIGGER no_delete")
+        raw.execute("DELETE FROM row")
+    raw.close()
+
+
+BAD_FILES = [
+    (cut, "damaged"),
+    (cut_to_a_page, "damaged"),
+    (cut_to_a_header, "no ledger, or a damaged one"),
+    (text, "no ledger, or a damaged one"),
+    (foreign, "a database, but no ledger"),
+    (pragma("PRAGMA application_id = 7"), "a database, but no ledger"),
+    (pragma("PRAGMA user_version = 99"), "version 99, newer than"),
+    (pragma("PRAGMA user_version = 1"), "version 1, older than"),
+    (pragma("DROP TABLE row"), "holds no rows any more"),
+    (no_rows, "row 0 .* missing"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), BAD_FILES)
+@pytest.mark.parametrize("use", ["open", "attach", "share", "spending"])
+def test_what_is_no_sound_ledger_is_refused_in_a_sentence_and_left_alone(tmp_path, damage, said, use):
+    target = tmp_path / "ledger.sqlite"
+    damage(target)
+    before = target.read_bytes()
+    if damage is no_rows and use == "spending":
+        said = "no plan"
+    if use == "spending" and damage is cut:
+        return  # Its last page is not read: what was spent stands in others, and `verify` finds it.
+    uses = {
+        "open": lambda: Ledger.open(target).verify(),
+        "attach": lambda: attach(target),
+        "share": lambda: Ledger.share(target, budget=SharedBudget(delta=1e-5, readers_epsilon=4.0)),
+        "spending": lambda: spending(target),
+    }
+    with pytest.raises(LedgerError, match=said) as refused:
+        uses[use]()
+    assert str(target) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert target.read_bytes() == before
+    assert [left.name for left in tmp_path.iterdir()] == ["ledger.sqlite"]
+
+
+def test_missing_and_empty_ledgers_are_not_read_as_new_ones(tmp_path):
     (tmp_path / "empty.sqlite").touch()
     for name in ("empty", "missing"):
         with pytest.raises(LedgerError, match=name):
             Ledger.open(tmp_path / f"{name}.sqlite")
-    assert not (tmp_path / "missing.sqlite").exists()
+    assert [(left.name, left.stat().st_size) for left in tmp_path.iterdir()] == [("empty.sqlite", 0)]
+
+
+def test_a_locked_ledger_is_waited_for_and_then_refused_in_a_sentence(path, monkeypatch):
+    before = good(path)
+    monkeypatch.setattr("dp.ledger_file.BUSY_SECONDS", 0.05)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    for use in (lambda: Ledger.open(path), lambda: attach(path), lambda: spending(path)):
+        with pytest.raises(LedgerError, match=r"locked by another process for 0\.05 seconds; try again"):
+            use()
+    other.execute("ROLLBACK")
+    other.close()
+    assert attach(path).charged == 12
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_changed_byte_shows_or_changes_nothing(sound, seed):
+    """Forty bytes anywhere in the file: a finding, a sentence, or the very same rows; never another error."""
+    content, rows, folder = sound
+    dice = random.Random(seed)
+    target = folder / "changed.sqlite"
+    for position in dice.sample(range(len(content)), 40):
+        changed = bytearray(content)
+        changed[position] ^= dice.randrange(1, 256)
+        target.write_bytes(changed)
+        with contextlib.suppress(LedgerError):
+            if not verify(target).findings:
+                assert list(Ledger.open(target).rows()) == rows
+                assert spending(target).runs[0].charged == 12
+        assert target.read_bytes() == changed
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    content = good(folder / "sound.sqlite")
+    return content, list(Ledger.open(folder / "sound.sqlite").rows()), folder
 
 
 def test_a_ledger_that_cannot_be_written_is_refused(tmp_path):
