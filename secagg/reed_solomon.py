@@ -19,12 +19,14 @@ Not here: what follows for a round (`secagg.recovery`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from secagg.prime_field import (
     PRIME,
+    Floats,
     Integers,
     checked_points,
     dependence,
@@ -94,13 +96,21 @@ def outliers(points: Sequence[int], shares: Shares, *, threshold: int) -> list[i
 def _syndromes(points: Sequence[int], shares: Shares, threshold: int) -> Shares:
     """S_j of every secret and word: an array of shape (s - threshold, m, 18)."""
     secrets, count, words = shares.shape
-    log, exp = tables()
-    x = checked_points(tuple(points))
-    scale = -log_differences(x).sum(axis=0)
-    degrees = np.arange(max(0, count - threshold))[:, np.newaxis]
-    checks = exp[(degrees * log[x] + scale) % (PRIME - 1)].astype(np.float64)
+    checks = _checks(tuple(points), max(0, count - threshold))
     columns = shares.swapaxes(0, 1).reshape(count, secrets * words)
     return modulo(checks @ columns).reshape(len(checks), secrets, words)
+
+
+@lru_cache(maxsize=2)
+def _checks(points: tuple[int, ...], degrees: int) -> Floats:
+    """v_i x_i^j for j < degrees; the dealers of a complete graph have the same holders, hence the same checks."""
+    log, exp = tables()
+    x = checked_points(points)
+    scale = -log_differences(x).sum(axis=0)
+    exponents = np.arange(degrees)[:, np.newaxis] * log[x] + scale
+    checks: Floats = exp[exponents % (PRIME - 1)].astype(np.float64)
+    checks.flags.writeable = False
+    return checks
 
 
 def _hankel(syndromes: Integers, most: int) -> Integers:
