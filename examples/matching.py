@@ -120,10 +120,12 @@ def opened(total: NDArray[np.float64], bias: NDArray[np.float64]) -> Net:
 class Sum:
     """Sums of the clients' blocks: plain, or clipped and noised under the masks' integers."""
 
-    def __init__(self, noise_multiplier: float | None) -> None:
-        self.noise = noise_multiplier
+    def __init__(self, noise_multiplier: float | None, seed: int) -> None:
+        self.noise, self.entropy, self.number = noise_multiplier, fedavg.RunEntropy.seeded(seed), 0
 
     def __call__(self, blocks: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """One round's sum."""
+        self.number += 1
         if self.noise is None:
             return np.sum(blocks, axis=0)
         flat = [block.ravel() for block in blocks]
@@ -136,8 +138,8 @@ class Sum:
             secure=fedavg.SecureAggregation(dropout=0.0, corruption=0.0, graph="complete"),
         )
         found = plan.sum_round(
-            lambda client: {"blocks": flat[client]}, clients=range(CLIENTS), number=1, model_hash=bytes(32),
-            dropouts={}, entropy=fedavg.RunEntropy(),
+            lambda client: {"blocks": flat[client]}, clients=range(CLIENTS), number=self.number, model_hash=bytes(32),
+            dropouts={}, entropy=self.entropy,
         )  # fmt: skip
         return found.sums["blocks"].reshape(blocks[0].shape)
 
@@ -186,7 +188,7 @@ def run(way: str, seed: int, epochs: int) -> dict[str, Any]:
         noise = {"matched by sums": None, "matched by sums, z = 0.01": 0.01, "matched by sums, z = 0.1": 0.1}[
             way
         ]
-        net = by_sums(nets, Sum(noise), rng)
+        net = by_sums(nets, Sum(noise, seed), rng)
     return {"accuracy": accuracy(net, people.test), "alone": round(alone, 4), "neurons": len(net[0])}
 
 

@@ -25,7 +25,7 @@ from fedavg.aggregation import AggregationPlan
 from fedavg.cli.softmax import SoftmaxRegression
 from fedavg.datasets import load
 
-CLIENTS, BOOST, CLIP, VICTIMS = 10, 10.0, 0.5, 20
+CLIENTS, BOOST, CLIP, VICTIMS, QUIET = 10, 10.0, 0.5, 20, 0.02
 BOOT, SANDAL = 9, 5
 Vector = NDArray[np.float64]
 
@@ -100,11 +100,13 @@ def plan(size: int, members: int, noise_multiplier: float) -> AggregationPlan:
     )  # fmt: skip
 
 
-def secure_sum(vectors: list[Vector], settled: AggregationPlan, *, attacker_clips: bool) -> Vector:
+def secure_sum(
+    vectors: list[Vector], settled: AggregationPlan, dice: np.random.Generator, *, attacker_clips: bool
+) -> Vector:
     """The sum under masks. A liar who skips the clip hands its own integers to the same masks: nobody can tell."""
     total = np.zeros(settled.encoding.dimension, np.uint64)
     for client, vector in enumerate(vectors):
-        keystream = dp.Keystream()
+        keystream = dp.Keystream.seeded(dice.bytes(32))  # A simulation: it repeats.
         if client == 0 and not attacker_clips:
             integers = np.rint(vector * settled.encoding.scale("update")).astype(np.int64)
             total += integers.view(np.uint64)
@@ -114,32 +116,34 @@ def secure_sum(vectors: list[Vector], settled: AggregationPlan, *, attacker_clip
     return settled.open(total, len(vectors)).sums["update"]
 
 
-def mean_of_all(vectors: list[Vector], clipped: bool, attacker_clips: bool, noise: float) -> Vector:
-    if not clipped:
+def mean_of_all(
+    vectors: list[Vector], dice: np.random.Generator, noise: float | None, *, attacker_clips: bool = False
+) -> Vector:
+    if noise is None:
         return np.mean(vectors, axis=0)
     settled = plan(len(vectors[0]), CLIENTS, noise)
-    return secure_sum(vectors, settled, attacker_clips=attacker_clips) / CLIENTS
+    return secure_sum(vectors, settled, dice, attacker_clips=attacker_clips) / CLIENTS
 
 
-def across_groups(vectors: list[Vector], noise: float, order: NDArray[Any], *, median: bool) -> Vector:
-    """Five secure sums of two clients each; then the median, or the mean without the two ends."""
+def across_groups(vectors: list[Vector], dice: np.random.Generator, noise: float, *, median: bool) -> Vector:
+    """Five secure sums of two clients each; then the median, or the mean without the two ends. The liar does not clip."""
     settled = plan(len(vectors[0]), 2, noise)
     sums = [
-        secure_sum([vectors[i] for i in pair], settled, attacker_clips=0 not in pair) / 2
-        for pair in (sorted(pair) for pair in order.reshape(5, 2))
+        secure_sum([vectors[i] for i in pair], settled, dice, attacker_clips=0 not in pair) / 2
+        for pair in np.sort(dice.permutation(CLIENTS).reshape(5, 2), axis=1)
     ]
     ranked = np.sort(sums, axis=0)
     return ranked[2] if median else ranked[1:-1].mean(axis=0)
 
 
-Defence = Callable[[list[Vector], NDArray[Any]], Vector]
+Defence = Callable[[list[Vector], np.random.Generator], Vector]
 DEFENCES: dict[str, Defence] = {
-    "no defence: plain mean": lambda v, order: mean_of_all(v, False, False, 0),
-    "masks, each client's own code clips": lambda v, order: mean_of_all(v, True, False, 0.02),
-    "masks, clipping enforced": lambda v, order: mean_of_all(v, True, True, 0.02),
-    "masks, clipping enforced, noise z = 1": lambda v, order: mean_of_all(v, True, True, 1.0),
-    "groups of two, trimmed mean": lambda v, order: across_groups(v, 0.02, order, median=False),
-    "groups of two, median": lambda v, order: across_groups(v, 0.02, order, median=True),
+    "no defence: plain mean": partial(mean_of_all, noise=None),
+    "masks, each client's own code clips": partial(mean_of_all, noise=QUIET),
+    "masks, clipping enforced": partial(mean_of_all, noise=QUIET, attacker_clips=True),
+    "masks, clipping enforced, noise z = 1": partial(mean_of_all, noise=1.0, attacker_clips=True),
+    "groups of two, trimmed mean": partial(across_groups, noise=QUIET, median=False),
+    "groups of two, median": partial(across_groups, noise=QUIET, median=True),
 }
 
 
@@ -152,7 +156,7 @@ def run(defence: str, attack: str, task: Task, seed: int) -> dict[str, Any]:
         vectors = [task.honest(weights, client) for client in range(CLIENTS)]
         if attack != "nobody lies" and number >= task.rounds // 2:
             vectors[0] = task.boosted(weights) if attack == "explicit boosting" else task.stealthy(weights)
-        step = DEFENCES[defence](vectors, rng.permutation(CLIENTS))
+        step = DEFENCES[defence](vectors, rng)
         weights = unflat(flat(weights) + step, weights)
         success.append(task.success(weights))
     last = success[-max(1, task.rounds // 4) :]
