@@ -1,6 +1,8 @@
 """What privacy costs in accuracy, for each ecosystem: the loops of `examples/wrap_*`, with and without, same settings.
 
-    python -m benchmarks.wrap_accuracy [--only numpy torch ...] [--json FILE]
+    python -m benchmarks.wrap_accuracy [--only numpy torch ...]
+
+prints one JSON object a loop, and a table on stderr.
 
 Both runs train softmax regression (scikit-learn: one class against the rest) on the same 3,000 clients of MNIST with 20
 examples each, Dirichlet(1) labels, for 50 rounds of about 300 clients, server momentum 0.9. *Plain* sums the updates of
@@ -15,10 +17,10 @@ import argparse
 import importlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from fedavg.datasets import DatasetError
 from fedavg.insecure import insecure_sum
 from fedavg.processes import build_unweighted_fed_avg
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("KERAS_BACKEND", "jax")
 CLASSES = 10
 PRIVACY = dp.Privacy(noise_multiplier=1.5, delta=1e-5, l2_clip_norm=0.3)
 
@@ -147,39 +149,43 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=LOOPS, default=list(LOOPS))
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sizes, dataset = Sizes(3000, 300, 50), "mnist"
     try:
         data = images(dataset, clients=sizes.clients)
     except DatasetError as error:
-        print(f"{error}; using the embedded digits")
+        say(f"{error}; using the embedded digits")
         sizes, dataset = Sizes(70, 20, 20), "digits"
         data = images(dataset, clients=sizes.clients)
-    rows = []
-    print(f"{dataset}: {sizes.clients} clients, {sizes.cohort} a round, {sizes.rounds} rounds")
-    print(f"{'loop':8} {'plain':>7} {'private':>8} {'points':>7} {'readers':>8} {'server':>7} {'CPU s':>7}")
+    say(f"{dataset}: {sizes.clients} clients, {sizes.cohort} a round, {sizes.rounds} rounds")
+    say(
+        f"{'loop':8} {'plain':>7} {'private':>8} {'points lost':>11} {'readers':>8} {'server':>7} {'CPU s':>7}"
+    )
     for name in options.only:
         start = time.process_time()
         loop = LOOPS[name](data.features)
         without = plain(loop, data, sizes)
         within, epsilon = private(loop, data, sizes)
+        lost, spent = 100 * (without - within), time.process_time() - start
+        shown = f"{name:8} {without:7.4f} {within:8.4f} {lost:11.2f}"
+        say(f"{shown} {epsilon.readers:8.3f} {epsilon.server:7.2f} {spent:7.1f}")
         row = {
+            "what": f"accuracy that privacy costs, {name} loop on {dataset}",
+            "figure": lost,
+            "limit": 2.0,
+            "unit": "points",
             "loop": name,
             "plain": without,
             "private": within,
             "readers_epsilon": epsilon.readers,
             "server_epsilon": epsilon.server,
-            "cpu_s": time.process_time() - start,
+            "cpu_s": spent,
         }
-        rows.append(row)
-        print(
-            f"{name:8} {without:7.4f} {within:8.4f} {100 * (within - without):+7.2f} {epsilon.readers:8.3f}"
-            f" {epsilon.server:7.2f} {row['cpu_s']:7.1f}",
-            flush=True,
-        )
-        if options.json:
-            options.json.write_text(json.dumps({"dataset": dataset, "rows": rows}, indent=1) + "\n")
+        print(json.dumps(row), flush=True)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

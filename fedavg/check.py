@@ -17,7 +17,10 @@ from fedavg.adapters.adapted import AdaptedStep
 from fedavg.client_data import ClientData
 from fedavg.errors import ParameterError, StepError
 from fedavg.misfits import buffers_in, too_few, written_into
+from fedavg.model import EXAMPLES, FunctionalModel
+from fedavg.processes.work import local_work
 from fedavg.pytree import Tree, TreeSpec
+from fedavg.server_optimizers import sgd
 from fedavg.step import Step, Trained, run_step
 
 __all__ = ["Finding", "check"]
@@ -35,7 +38,7 @@ class Finding:
 
 
 def check(
-    step: Step,
+    step: Step | FunctionalModel,
     clients: ClientData | Mapping[Any, Any] | Sequence[Any],
     *,
     weights: Tree | None = None,
@@ -45,7 +48,7 @@ def check(
     """Try a step as the library will run it, on the first two clients, twice and in swapped order.
 
     Args:
-        step: Your loop, `step(weights, data)`.
+        step: Your loop, `step(weights, data)`; or a functional model, which is then trained by small steps of SGD.
         clients: One client or more; with two, state that leaks from one to the next is found.
         weights: The nest of arrays to start from; those that an adapted step brings when None.
         metrics: Declared metrics, name to bound.
@@ -68,6 +71,8 @@ def check(
     >>> [finding.kind for finding in check(lambda weights, data: None, [1], weights={"w": np.zeros(2)})]
     ['failure']
     """
+    if isinstance(step, FunctionalModel):
+        weights, metrics, step = step.weights, step.bounds, _trained_by(step)
     start = getattr(step, "weights", None) if weights is None else weights
     if start is None:
         raise ParameterError("a plain step brings no weights; give weights= to start from")
@@ -111,6 +116,17 @@ def _of_runs(
         if abs(reported[name]) > bound
     ]
     return findings
+
+
+def _trained_by(model: FunctionalModel) -> Step:
+    """A functional model as a step that reports averages."""
+    step = local_work(model, sgd(learning_rate=1e-3)).step(0)
+
+    def averaging(weights: Tree, data: Any) -> tuple[Tree, dict[str, float]]:
+        trained, sums = step(weights, data)
+        return trained, {name: sums[name] / max(sums[EXAMPLES], 1) for name in model.bounds}
+
+    return averaging
 
 
 def _mutation(step: Step, spec: TreeSpec, flat: NDArray[Any], data: Any) -> list[Finding]:

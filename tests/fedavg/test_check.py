@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedavg import ParameterError, TreeError, check
+from fedavg import FunctionalModel, ParameterError, TreeError, check
 
 WEIGHTS = {"w": np.zeros(3)}
 CLIENTS = [np.ones(3), np.full(3, 2.0)]
@@ -91,3 +91,23 @@ def test_all_that_is_wrong_is_found_at_once():
 def test_a_plain_step_needs_weights():
     with pytest.raises(ParameterError, match="give weights="):
         check(pure, CLIENTS)
+
+
+def functional(**changes):
+    made = {
+        "weights": WEIGHTS,
+        "loss_and_gradient": lambda weights, batch: (0.0, {"w": weights["w"] - batch[0].mean(axis=0)}),
+        "metrics": lambda weights, batch: {"norm": np.abs(batch[0]).sum()},
+        "bounds": {"norm": 10.0},
+    }
+    return FunctionalModel(**{**made, **changes})
+
+
+def test_a_functional_model_is_checked_by_training_it():
+    clients = [(np.ones((4, 3)),), (np.zeros((2, 3)),)]
+    assert check(functional(), clients) == []
+    bad = functional(loss_and_gradient=lambda weights, batch: (0.0, {"v": weights["w"]}))
+    (finding,) = check(bad, clients)
+    assert finding.kind == "failure"
+    (finding,) = check(functional(bounds={"norm": 2.0}), clients)
+    assert str(finding) == "metric-bound: metric norm is 3, cut to its bound 2"

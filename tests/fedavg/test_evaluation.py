@@ -72,6 +72,17 @@ def test_one_client_cannot_decide_the_mean_by_the_number_of_its_examples():
     assert output.metrics["eval"]["score"] == pytest.approx(1 / 20, abs=0.05)
 
 
+def test_clients_past_the_bound_on_examples_keep_their_mean():
+    evaluation = build_fed_eval(
+        lambda weights, data: {"score": data.mean()},
+        weights={"w": np.zeros(1)},
+        metrics={"score": 1.0},
+        model_aggregator=private(most_examples=10),
+    )
+    output = evaluation.next(evaluation.initialize(), [np.full(1000, 0.5) for _ in range(20)])
+    assert output.metrics["eval"]["score"] == pytest.approx(0.5, abs=0.1)
+
+
 def test_training_and_evaluating_the_same_clients_adds_up():
     training = build_unweighted_fed_avg(MODEL, sgd(learning_rate=0.1), model_aggregator=private())
     evaluation = build_fed_eval(MODEL, model_aggregator=private())

@@ -519,3 +519,14 @@ def test_batch_norm_statistics_among_a_plain_steps_weights_are_refused():
     weights = {"layer": {"kernel": np.zeros(2), "running_mean": np.zeros(2)}}
     with pytest.raises(ParameterError, match="layer/running_mean look like batch-norm statistics"):
         build_unweighted_fed_avg(lambda w, d: w, weights=weights, model_aggregator=insecure_sum)
+
+
+def test_a_population_of_a_million_costs_what_its_cohort_costs():
+    fetched = []
+    population = ClientData(range(10**6), lambda client: fetched.append(client) or np.zeros(1))
+    process = build_unweighted_fed_avg(
+        lambda w, d: w, weights={"w": np.zeros(4)}, model_aggregator=chosen(population=10**6, cohort_size=30)
+    )
+    output = process.next(process.initialize(), population)
+    assert 5 < len(fetched) < 70
+    assert output.metrics["cohort"] == dp.PaddedPoisson(10**6, 30).cohort_size
