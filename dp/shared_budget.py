@@ -14,6 +14,9 @@ contributes and nothing if it does not, and whether it does follows from draws, 
 and the right-hand side is what is charged and kept under the limit. That is the premise of the filter theorem, for each
 client by itself; so it holds whoever chose the runs, the cap and the stopping, and however they looked at releases.
 
+Runs may overlap: a round's event is fixed when it is reserved, so that in the order of releases, too, it follows from
+what was released before.
+
 Where only the server's epsilon is promised, readers have the same promise: they see nothing that the server does not.
 
 Source: Feldman and Zrnic 2021 (2008.11193), theorem 4.3.

@@ -1,6 +1,8 @@
 """The ledger: pays first, forgets nothing, and shows an edit. Kills are in `test_crashes`."""
 
 import contextlib
+import hashlib
+import json
 import math
 import os
 import random
@@ -12,9 +14,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from dp.accounting import RunAccountant
+from dp.cohorts import PaddedPoisson
 from dp.errors import BudgetExceeded, LedgerError
 from dp.ledger import Ledger
-from dp.privacy import Epsilons
+from dp.mechanisms import DistributedDiscreteGaussian
+from dp.privacy import Epsilons, Privacy
 from dp.shared_budget import SharedBudget
 from dp.spending import spending
 from dp.verification import verify
@@ -290,6 +295,52 @@ def test_a_ledger_that_cannot_be_written_is_refused(tmp_path):
         attach(tmp_path / "no" / "such" / "folder" / "ledger.sqlite")
     with pytest.raises(LedgerError, match="cannot be used"):
         attach(tmp_path)
+
+
+BODIES = {
+    "plan": {"id", "run", "accountant"},
+    "shared": {"id", "budget"},
+    "run": {"run", "accountant", "totals"},
+    "reserve": {"time", "totals"},
+    "settle": {"survivors", "model", "time", "totals"},
+    "refund": {"reason", "time", "totals"},
+}
+
+
+@pytest.mark.parametrize("kind", ["plan", "shared"])
+def test_the_format_is_as_documented(path, kind):
+    """Read with nothing but SQLite, JSON and SHA-256, by what `dp.ledger` says of it."""
+    if kind == "shared":
+        Ledger.share(path, budget=SharedBudget(delta=1e-5, readers_epsilon=4.0))
+    figures = {"noise_multiplier": 3.0, "sensitivity": 9000.0, "dimension": 10, "honest_survivors": 10}
+    privacy = Privacy(delta=1e-5, l2_clip_norm=1.0, noise_multiplier=3.0)
+    accountant = RunAccountant(DistributedDiscreteGaussian(**figures), PaddedPoisson(100, 10), privacy, 5)
+    ledger = attach(path, accountant=accountant)
+    ledger.settle(ledger.reserve(timestamp=5.5), survivors=9, model_hash=bytes(32))
+    ledger.refund(ledger.reserve(), reason="too few")
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("PRAGMA application_id").fetchone() == (0x56454C53,)
+        assert raw.execute("PRAGMA user_version").fetchone() == (2,)
+        rows = raw.execute(
+            "SELECT sequence, kind, run, round, body, hash FROM row ORDER BY sequence"
+        ).fetchall()
+    raw.close()
+    before, kinds = bytes(32), []
+    for expected, (sequence, found, run, number, body, digest) in enumerate(rows):
+        numbers = [value.to_bytes(8, "big") for value in (sequence, run, number)]
+        fields = [before, found.encode(), body.encode(), *numbers]
+        framed = b"".join(len(field).to_bytes(8, "big") + field for field in fields)
+        assert (sequence, digest) == (expected, hashlib.sha256(framed).digest())
+        before = digest
+        cost = {"cost"} if kind == "shared" and found in ("reserve", "refund") else set()
+        assert json.loads(body).keys() == BODIES[found] | cost
+        assert body == json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))
+        kinds.append((found, run, number))
+    first = [("plan", 1, 0)] if kind == "plan" else [("shared", 0, 0), ("run", 1, 0)]
+    assert kinds == [*first, ("reserve", 1, 1), ("settle", 1, 1), ("reserve", 1, 2), ("refund", 1, 2)]
+    totals = json.loads(rows[-1][4])["totals"]
+    spent = {} if kind == "plan" else {"spent": json.loads(rows[-3][4])["totals"]["spent"]}
+    assert totals == {"charged": 1, "settled": 1, "refunded": 1, **spent}
 
 
 def test_a_ledger_opened_for_reading_cannot_be_charged(path):
