@@ -126,7 +126,7 @@ def mean_of_all(
 
 
 def across_groups(vectors: list[Vector], dice: np.random.Generator, noise: float, *, median: bool) -> Vector:
-    """Five secure sums of two clients each; then the median, or the mean without the two ends. The liar does not clip."""
+    """Five secure sums of two clients each; the median, or the mean without the two ends. The liar does not clip."""
     settled = plan(len(vectors[0]), 2, noise)
     sums = [
         secure_sum([vectors[i] for i in pair], settled, dice, attacker_clips=0 not in pair) / 2
