@@ -20,6 +20,7 @@ from fedavg.cli.audit import audit
 from fedavg.cli.bench import bench
 from fedavg.cli.budget import budget
 from fedavg.cli.data import data
+from fedavg.cli.report import report
 from fedavg.cli.screen import Screen
 from fedavg.cli.simulate import simulate
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.command()(simulate)
 app.command()(data)
 app.command()(audit)
+app.command()(report)
 app.add_typer(budget, name="budget")
 app.add_typer(bench, name="bench")
 

@@ -51,7 +51,7 @@ def run(settings: Settings, screen: Screen) -> dict[str, Any]:
         raise fedavg.ParameterError(result.stopped or "no round was run")
     if result.stopped:
         screen.warn(f"stopped after {len(result.rounds)} rounds: {result.stopped}")
-    figures = _figures(data.name, result, _write_report(settings, data, folder, result, screen))
+    figures = _figures(data.name, result, _write_report(setup, folder, result, screen))
     _show(settings, figures, result, folder, screen)
     return figures
 
@@ -165,15 +165,15 @@ class _RoundLines:
         )
 
 
-def _write_report(
-    settings: Settings, data: datasets.Dataset, folder: Path, result: fedavg.Result, screen: Screen
-) -> Path | None:
+def _write_report(setup: Setup, folder: Path, result: fedavg.Result, screen: Screen) -> Path | None:
+    settings, data = setup.settings, setup.data
     if any(importlib.util.find_spec(name) is None for name in ("matplotlib", "jinja2")):
         screen.warn("no report was written: it needs matplotlib and jinja2; pip install 'veilsum[report]'")
         return None
     return report.write(
         folder,
         result,
+        command=setup.command(),
         title=f"{data.name}, {settings.preset('population', data.name):,} clients",
         facts={
             "Data": f"{data.source}; {settings.preset('examples_per_client', data.name)} examples a client, labels"

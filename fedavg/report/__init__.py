@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from fedavg.report.page import MissingLibrary, write
+from fedavg.report.page import MissingLibrary, rewrite, write
+from fedavg.report.view import View
 from fedavg.report.wording import bytes_text, epsilon_text, is_simulation, promises
 
-__all__ = ["MissingLibrary", "bytes_text", "epsilon_text", "is_simulation", "promises", "write"]
+__all__ = [
+    "MissingLibrary",
+    "View",
+    "bytes_text",
+    "epsilon_text",
+    "is_simulation",
+    "promises",
+    "rewrite",
+    "write",
+]

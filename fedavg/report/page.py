@@ -1,8 +1,8 @@
 """The report: one page that needs nothing else, written into a run's public folder.
 
 It holds what readers of the model may see and nothing more: released figures, noised metrics, the padded cohort and
-its survivors, both statements with all their assumptions. The page loads nothing, runs no script and forbids itself
-to; it follows the reader's light or dark setting and prints.
+its survivors, both statements with all their assumptions, an audit's figures if there was one. The page loads nothing,
+runs no script and forbids itself to; it follows the reader's light or dark setting and prints.
 
 Needs matplotlib and jinja2 (extra `report`), imported when a page is made.
 """
@@ -10,7 +10,6 @@ Needs matplotlib and jinja2 (extra `report`), imported when a page is made.
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -18,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedavg.errors import CheckpointError, FedAvgError
-from fedavg.report.plots import Line, line_plot
-from fedavg.report.wording import bytes_text, epsilon_text, is_simulation, promises
+from fedavg.report.figures import audit_plot, plots
+from fedavg.report.view import View
+from fedavg.report.wording import bytes_text, epsilon_text, plain, promises
 
 if TYPE_CHECKING:
     from fedavg.federation import Result, RoundReport
 
-__all__ = ["MissingLibrary", "render", "write"]
+__all__ = ["MissingLibrary", "render", "rewrite", "write"]
 
 
 class MissingLibrary(FedAvgError):
@@ -37,14 +37,16 @@ def write(
     *,
     title: str = "Federated run",
     facts: Mapping[str, str] | None = None,
+    command: str | None = None,
 ) -> Path:
-    """Write `public/report.html` into a run folder.
+    """Write `public/report.html` into a run folder, and beside it what the page is made from.
 
     Args:
         folder: The run's folder.
         result: What `fedavg.train` returned, with at least one round.
         title: The page's heading.
         facts: More rows for the table of settings: where the data came from, what was trained.
+        command: The command that makes such a run again.
 
     Returns:
         Where the page is.
@@ -53,22 +55,57 @@ def write(
         MissingLibrary: matplotlib or jinja2 is not installed.
         CheckpointError: the page cannot be written there.
     """
-    page = render(result, title=title, facts=facts or {})
-    target = Path(folder) / "public" / "report.html"
+    view = View.of(result, title=title, facts=facts, command=command)
+    page = render(view)
+    public = Path(folder) / "public"
+    try:
+        public.mkdir(parents=True, exist_ok=True)
+        view.save(public)
+    except OSError as error:
+        raise _unwritable(public / "report.html", error) from error
+    return _put(page, public / "report.html")
+
+
+def rewrite(folder: str | Path, *, output: str | Path | None = None) -> Path:
+    """Make the page of a run folder again, from what its public folder holds.
+
+    Args:
+        folder: The run's folder, in which a report was written before.
+        output: Another place for the page.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        MissingLibrary: matplotlib or jinja2 is not installed.
+        CheckpointError: there is nothing to make a page from, or it cannot be written.
+    """
+    page = render(View.load(Path(folder)))
+    return _put(page, Path(folder) / "public" / "report.html" if output is None else Path(output))
+
+
+def _put(page: str, target: Path) -> Path:
     beside = target.with_name(target.name + ".part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(page, encoding="utf-8")
         os.replace(beside, target)
     except OSError as error:
-        raise CheckpointError(
-            f"the report {target} cannot be written: {error.strerror or error}; free the place, or give another folder"
-        ) from error
+        raise _unwritable(target, error) from error
     return target
 
 
-def render(result: Result, *, title: str, facts: Mapping[str, str]) -> str:
-    """Return the page's HTML; arguments and errors as for `write`."""
+def _unwritable(target: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"the report {target} cannot be written: {error.strerror or error}; free the place, or give another folder"
+    )
+
+
+def render(view: View) -> str:
+    """Return the page's HTML.
+
+    Raises:
+        MissingLibrary: matplotlib or jinja2 is not installed.
+    """
     for name in ("matplotlib", "jinja2"):
         if importlib.util.find_spec(name) is None:
             raise MissingLibrary(
@@ -79,161 +116,56 @@ def render(result: Result, *, title: str, facts: Mapping[str, str]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(
-        (files("fedavg.report") / "templates" / "report.html").read_text("utf-8")
-    )
-    statements, shared = promises(result.statement)
+    templates = files("fedavg.report") / "templates"
+    template = environment.from_string((templates / "report.html").read_text("utf-8"))
+    statements, shared = promises(view.statement)
     return template.render(
-        title=title,
-        style=(files("fedavg.report") / "templates" / "report.css").read_text("utf-8"),
-        seeded=is_simulation(result.statement),
-        masked=result.plan.secure.masked,
-        stopped=result.stopped,
-        population=result.sampler.population,
-        planned=result.rounds[-1].rounds,
-        run=len(result.rounds),
-        figures=_figures(result),
-        plots=_plots(result),
+        view=view,
+        style=(templates / "report.css").read_text("utf-8"),
+        planned=view.rounds[-1].rounds,
+        run=len(view.rounds),
+        plain=plain(view.statement, masked=view.masked, fewest=view.minimum_survivors),
+        figures=_figures(view),
+        plots=plots(view),
         statements=statements,
         shared=shared,
-        settings={**facts, **_settings(result)},
-        columns=_columns(result.rounds),
-        rounds=[_row(report) for report in result.rounds],
+        audit=None if view.audit is None else _audit(view.audit),
+        columns=_columns(view.rounds),
+        rounds=[_row(report) for report in view.rounds],
     )
 
 
-def _figures(result: Result) -> list[tuple[str, str, str]]:
+def _figures(view: View) -> list[tuple[str, str, str]]:
     """The figures at the top: name, value, what goes with it."""
-    last = result.rounds[-1]
-    readers, server = result.statement.readers, result.statement.server
+    last = view.rounds[-1]
+    readers, server = view.statement.readers, view.statement.server
     figures = [
         (f"Test {name}", f"{value:.4g}", "of the final model") for name, value in last.evaluation.items()
     ]
+    most = max(report.bytes_up_per_client for report in view.rounds)
     return [
         *figures,
         ("Epsilon, readers", epsilon_text(readers.epsilon), f"delta {readers.delta:g}"),
         ("Epsilon, server", epsilon_text(server.epsilon), f"delta {server.delta:g}"),
-        ("Sent by a client", bytes_text(_most_bytes(result.rounds)), "a round"),
+        ("Sent by a client", bytes_text(most), "a round"),
     ]
 
 
-def _most_bytes(rounds: Sequence[RoundReport]) -> int:
-    return max(report.bytes_up_per_client for report in rounds)
-
-
-def _plots(result: Result) -> list[tuple[str, str, str]]:
-    """The plots: heading, SVG, caption."""
-    plots = [_epsilon_plot(result), _cohort_plot(result)]
-    return ([_accuracy_plot(result.rounds)] if result.rounds[-1].evaluation else []) + plots
-
-
-def _accuracy_plot(rounds: Sequence[RoundReport]) -> tuple[str, str, str]:
-    """The first measure that is evaluated, and beside it what clients report of it under noise."""
-    measure = next(iter(rounds[-1].evaluation))
-    values = [report.evaluation[measure] for report in rounds]
-    lines = [Line(label=f"test {values[-1]:.4g}", values=values, series="model")]
-    caption = f"Test {measure} of the released model after each round."
-    seen = list(values)
-    share = all(0 <= value <= 1 for value in seen)
-    low = math.floor(min(seen) * 10) / 10 if share else min(seen)
-    limits = (low if low < 0.95 else 0.9, 1.0) if share else (low, max(max(seen), low + 1e-9))
-    svg = line_plot(
-        lines,
-        name="accuracy",
-        title=f"Test {measure} by round",
-        description=f"From {values[0]:.4g} after round 1 to {values[-1]:.4g} after round {len(values)}.",
-        limits=limits,
-    )
-    return f"Test {measure}", svg, caption
-
-
-def _epsilon_plot(result: Result) -> tuple[str, str, str]:
-    rounds = result.rounds
-    costs = {
-        "server": [report.epsilon.server for report in rounds],
-        "readers": [report.epsilon.readers for report in rounds],
-    }
-    lines = [
-        Line(label=f"{observer} {epsilon_text(values[-1])}", values=values, series=observer)
-        for observer, values in costs.items()
-        if all(map(math.isfinite, values))
-    ]
-    budgets = {"readers": result.privacy.readers_epsilon, "server": result.privacy.server_epsilon}
-    lines += [
-        Line(values=[budget] * len(rounds), series=observer, quiet=True)
-        for observer, budget in budgets.items()
-        if budget is not None
-    ]
-    words = [
-        f"{observer}: from {epsilon_text(v[0])} to {epsilon_text(v[-1])}" for observer, v in costs.items()
-    ]
-    seen = [value for line in lines for value in line.values if value > 0] or [1.0]
-    svg = line_plot(
-        lines or [Line(values=[1.0] * len(rounds), series="floor", quiet=True)],
-        name="epsilon",
-        title="Epsilon spent by round, against each observer",
-        description="; ".join(words) + ".",
-        limits=(min(seen) / 1.25, max(seen) * 1.25),
-        logarithmic=True,
-    )
-    caption = (
-        "What the rounds so far cost one client, against each observer (logarithmic scale). The server knows who was"
-        " drawn, so sampling does not help against it."
-    )
-    if (cap := result.privacy.max_participations) is not None and cap < len(rounds):
-        caption += f" Against it the cost stops growing once a client has contributed {cap} times, its cap."
-    if any(budget is not None for budget in budgets.values()):
-        caption += " Dashed: the budgets."
-    if not all(map(math.isfinite, costs["server"])):
-        caption += " Against the server epsilon is infinite and is not drawn."
-    return "Privacy spent", svg, caption
-
-
-def _cohort_plot(result: Result) -> tuple[str, str, str]:
-    cohort = [float(report.cohort) for report in result.rounds]
-    survivors = [float(report.survivors) for report in result.rounds]
-    floor = float(result.plan.minimum_survivors)
-    room = max(cohort[-1] - min(*survivors, floor), 4.0) * 0.2
-    svg = line_plot(
-        [
-            Line(label=f"invited {cohort[-1]:,.0f}", values=cohort, series="invited"),
-            Line(label=f"survivors {survivors[-1]:,.0f}", values=survivors, series="model", steps=True),
-            Line(label=f"fewest {floor:,.0f}", values=[floor] * len(cohort), series="floor", quiet=True),
-        ],
-        name="cohort",
-        title="Cohort and survivors by round",
-        description=(
-            f"{cohort[-1]:,.0f} clients invited in every round; between {min(survivors):,.0f} and"
-            f" {max(survivors):,.0f} survived; at least {floor:,.0f} must."
-        ),
-        limits=(min(*survivors, floor) - room, cohort[-1] + room),
-        tick_text="{:,.0f}".format,
-    )
-    caption = (
-        "Clients invited, clients whose masked vector is in the sum, and the fewest that the noise is sized for. The"
-        " invited cohort is padded to a fixed size: who was drawn, and how many, appears nowhere."
-    )
-    return "Cohort and survivors", svg, caption
-
-
-def _settings(result: Result) -> dict[str, str]:
-    plan, sampler, privacy = result.plan, result.sampler, result.privacy
+def _audit(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """An audit as the page shows it."""
+    figures, promised = audit["epsilon"], audit["epsilon"]["promised"]
+    svg, caption = audit_plot(audit)
     return {
-        "Population": f"{sampler.population:,} clients",
-        "Drawn": f"{sampler.expected:g} a round on average, each by its own coin of probability"
-        f" {sampler.sampling_rate:.4g}",
-        "Invited": f"{sampler.cohort_size:,} in every round",
-        "In the sum": f"at least {plan.minimum_survivors:,}, of whom {plan.honest_survivors:,} are counted as honest",
-        "Clip": f"{privacy.l2_clip_norm:g} (l2 norm of a client's update)",
-        "Noise multiplier": f"{plan.mechanism.noise_multiplier:.6g} times the joint sensitivity, from the honest"
-        " survivors alone",
-        "Delta": f"{privacy.delta:g}",
-        "Participations": "every round"
-        if privacy.max_participations is None
-        else f"at most {privacy.max_participations} a client",
-        "Ring": f"integers modulo 2^{plan.modulus_bits}",
-        "Values in a vector": f"{plan.encoding.dimension:,}",
-        "Sent by a client": f"{bytes_text(_most_bytes(result.rounds))} a round: keys, shares and masked vector",
+        "canaries": audit["canaries"],
+        "participations": audit["participations"],
+        "significance": audit["significance"],
+        "bound": f"{figures['lower_bound']:.3f}",
+        "estimate": f"{figures['estimate']:.3f}",
+        "promised": epsilon_text(float("inf") if promised is None else promised),
+        "findings": audit["findings"],
+        "flagged": audit["flagged"],
+        "svg": svg,
+        "caption": caption,
     }
 
 
@@ -245,6 +177,7 @@ def _columns(rounds: Sequence[RoundReport]) -> list[str]:
         "Survivors",
         *(f"Test {name}" for name in last.evaluation),
         *(f"Clients' {name}, noised" for name in last.metrics),
+        *(["Clip"] if last.l2_clip_norm is not None else []),
         "Epsilon, readers",
         "Epsilon, server",
     ]
@@ -257,6 +190,7 @@ def _row(report: RoundReport) -> list[str]:
         f"{report.cohort:,}",
         f"{report.survivors:,}",
         *(f"{value:.4f}" for value in values),
+        *([f"{report.l2_clip_norm:.4g}"] if report.l2_clip_norm is not None else []),
         epsilon_text(report.epsilon.readers),
         epsilon_text(report.epsilon.server),
     ]

@@ -1,4 +1,4 @@
-"""The page's three plots, drawn with matplotlib as SVG that takes its colours and its font from the page.
+"""The page's plots, drawn with matplotlib as SVG that takes its colours and its font from the page.
 
 Colours are drawn as placeholders and replaced by the page's own CSS variables, so one drawing serves light, dark and
 paper. Text stays text: it can be selected, searched and read aloud.
@@ -11,12 +11,12 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Line", "line_plot"]
+__all__ = ["Line", "line_plot", "score_plot"]
 
 # Placeholder colour -> what the page puts in its place.
 _INK, _MUTED, _GRID = "#010101", "#020202", "#030303"
@@ -109,6 +109,60 @@ def line_plot(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
         axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True))
         axes.set_xlabel("round", color=_MUTED, labelpad=4)
+        axes.grid(axis="y", color=_GRID, linewidth=1)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, pad=5)
+        for side in ("left", "right", "top"):
+            axes.spines[side].set_visible(False)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _for_the_page(drawn.getvalue().decode(), name, title, description)
+
+
+def score_plot(
+    edges: Sequence[float],
+    counts: Mapping[str, Sequence[int]],
+    *,
+    labels: Mapping[str, str],
+    name: str,
+    title: str,
+    description: str,
+) -> str:
+    """Draw histograms over the same bins.
+
+    Args:
+        edges: Of the bins, ascending, one more than counts.
+        counts: Series to how many fell into each bin.
+        labels: Series to what stands beside it.
+        name: Unlike any other plot's on the page; prefixes every id.
+        title: For screen readers.
+        description: For screen readers: what the plot shows, in a sentence.
+
+    Returns:
+        An `<svg>` element.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with _quiet(), rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 2.7))
+        axes = figure.add_axes((0.065, 0.17, 0.765, 0.8))
+        most = max(max(values) for values in counts.values())
+        for place, (series, values) in enumerate(counts.items()):
+            colour = _SERIES[series]
+            axes.stairs(values, edges, color=colour, linewidth=2.0)
+            axes.stairs(values, edges, color=colour, fill=True, alpha=0.2)
+            axes.annotate(
+                labels[series],
+                (edges[-1], most * (0.92 - 0.16 * place)),
+                xytext=(9, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                annotation_clip=False,
+            )
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_xlabel("score", color=_MUTED, labelpad=4)
         axes.grid(axis="y", color=_GRID, linewidth=1)
         axes.set_axisbelow(True)
         axes.tick_params(length=0, pad=5)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dp
 from dp import epsilon_text
 
-__all__ = ["Promise", "bytes_text", "epsilon_text", "is_simulation", "promises"]
+__all__ = ["Promise", "bytes_text", "epsilon_text", "is_simulation", "plain", "promises", "right_guesses"]
 
+_WEAK = 3.0  # Above it a guess may be right 95 times in 100.
 _SIMULATION = "simulation, no guarantee"
 _HEADINGS = {"readers": "Against readers of the model", "server": "Against the server"}
 
@@ -49,6 +51,68 @@ def promises(statements: dp.Statements) -> tuple[list[Promise], list[str]]:
         for one in both
     ]
     return cards, [_sentence(part) for part in shared]
+
+
+def right_guesses(epsilon: float, delta: float) -> float:
+    """Most often that anybody guesses right whether one client's data was used, when a fair coin decided it.
+
+    >>> round(right_guesses(1.0, 0.0), 4), right_guesses(float("inf"), 0.0)
+    (0.7311, 1.0)
+    """
+    return (1 + delta * math.exp(-epsilon)) / (1 + math.exp(-epsilon))
+
+
+def plain(statements: dp.Statements, *, masked: bool, fewest: int) -> list[str]:
+    """What is promised, for somebody who is no mathematician: a paragraph each.
+
+    Args:
+        statements: Both.
+        masked: Whether sums were taken under masks.
+        fewest: Clients in every sum, at least.
+    """
+    readers, server = statements.readers, statements.server
+    paragraphs = [
+        "Suppose a coin decides whether one client's data is used: heads as it is, tails replaced by nothing. Somebody"
+        " who wants to know how the coin fell, and who may know everything about everybody else, reads every model and"
+        f" every figure that this run published. {_guesses(readers, 'They guess')} Without reading anything they"
+        " guess right half of the time. The nearer the two, the better the promise.",
+    ]
+    if not math.isfinite(server.epsilon):
+        paragraphs.append(
+            "The server sees what noise has not covered, so nothing is promised against it: it has to be trusted."
+        )
+        return paragraphs
+    sums = (
+        f" Day to day it is the masks that keep a client's vector from it: it can open only sums over at least"
+        f" {fewest:,} clients."
+        if masked
+        else ""
+    )
+    weak = " A figure so near 100% promises little by itself." if server.epsilon > _WEAK else ""
+    paragraphs.append(
+        "The server, and whoever holds its lists, also knows who was drawn in every round, so there is less to hide"
+        f" behind. {_guesses(server, 'Guessing the same way, it is')}{weak}{sums}"
+    )
+    return paragraphs
+
+
+def _guesses(statement: dp.Statement, who: str) -> str:
+    return (
+        f"{who} right at most {_percent_up(right_guesses(statement.epsilon, statement.delta))} of the time."
+    )
+
+
+def _percent_up(share: float) -> str:
+    """A percentage with two figures of what is missing to 100, never rounded down.
+
+    >>> _percent_up(0.92621), _percent_up(0.9999767), _percent_up(1.0)
+    ('93%', '99.998%', '100%')
+    """
+    missing = 100 * (1 - share)
+    if missing <= 0:
+        return "100%"
+    digits = max(0, -math.floor(math.log10(missing)))
+    return f"{100 - math.floor(missing * 10**digits) / 10**digits:.{digits}f}%"
 
 
 def is_simulation(statements: dp.Statements) -> bool:

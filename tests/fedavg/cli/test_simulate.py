@@ -11,7 +11,7 @@ import dp
 from fedavg.cli import run as module
 
 SMALL = ("simulate", "digits", "--population", 60, "--cohort", 10, "--rounds", 2)
-PUBLIC = {"rounds.jsonl", "statement.json", "model.npz", "report.html"}
+PUBLIC = {"rounds.jsonl", "statement.json", "model.npz", "report.html", "report.json"}
 
 
 def figures(ran):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,31 +16,12 @@ import pytest
 import dp
 import fedavg
 from fedavg.errors import CheckpointError
-from fedavg.report import MissingLibrary, page, promises, write
+from fedavg.report import MissingLibrary, View, page, promises, rewrite, write
+from fedavg.report.wording import plain, right_guesses
+from tests.fedavg.report.pages import AUDIT, BROWSER, FLAGS, audited, finished, run
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
-
-CLIENTS = [np.full(3, float(i % 2)) for i in range(60)]
-
-
-def step(weights, data):
-    return {"w": weights["w"] + 0.2 * (data - weights["w"])}, {"loss": 0.5}
-
-
-def run(rounds=3, **changes):
-    settings = {
-        "weights": {"w": np.zeros(3)},
-        "rounds": rounds,
-        "cohort_size": 20,
-        "privacy": dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0),
-        "secure": fedavg.SecureAggregation.ideal(),
-        "metrics": {"loss": 1.0},
-        "evaluate": lambda weights: {"accuracy": 0.5 + 0.1 * float(np.tanh(weights["w"][0]))},
-        "simulated_dropout": 0.05,
-        **changes,
-    }
-    return fedavg.train(step, CLIENTS, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +32,7 @@ def result():
 
 
 def render(result, **changes):
-    return page.render(result, **({"title": "A run", "facts": {}} | changes))
+    return page.render(View.of(result, **({"title": "A run", "facts": {}} | changes)))
 
 
 class Reader(HTMLParser):
@@ -206,7 +187,7 @@ def test_it_is_written_whole_into_the_public_folder(result, tmp_path):
     path = write(tmp_path, result, title="A run")
     assert path == tmp_path / "public" / "report.html"
     assert "<h1>A run</h1>" in path.read_text(encoding="utf-8")
-    assert [kept.name for kept in path.parent.iterdir()] == ["report.html"]
+    assert {kept.name for kept in path.parent.iterdir()} == {"report.html", "report.json"}
 
 
 def test_a_place_that_cannot_be_written_is_named(result, tmp_path):
@@ -221,9 +202,6 @@ def test_a_missing_library_is_named(result, monkeypatch):
         render(result)
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
 @pytest.mark.skipif(BROWSER is None, reason="no chromium is installed, so no page is looked at")
 def test_a_browser_draws_it_in_both_schemes(result, tmp_path):
     """Counts pixels of the colours that the style sheet gives the readers' and the server's lines."""
@@ -235,8 +213,7 @@ def test_a_browser_draws_it_in_both_schemes(result, tmp_path):
     for scheme, flag in (("light", 1), ("dark", 0)):
         picture = tmp_path / f"{scheme}.png"
         command = [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,1400",
-            "--no-first-run", "--disable-background-networking", f"--user-data-dir={tmp_path / scheme}",
+            BROWSER, *FLAGS, "--window-size=1000,2400", f"--user-data-dir={tmp_path / scheme}",
             f"--blink-settings=preferredColorScheme={flag}", f"--screenshot={picture}", target.as_uri(),
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, timeout=120)
@@ -245,3 +222,91 @@ def test_a_browser_draws_it_in_both_schemes(result, tmp_path):
         for colour in lines[scheme]:
             wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
             assert np.count_nonzero(np.abs(pixels - wanted).max(axis=2) < 0.02) > 300
+
+
+def test_plain_words_come_first_and_say_what_the_figures_say(result):
+    text = render(result)
+    assert text.index("in plain words") < text.index("The figures") < text.index("Epsilon, readers")
+    words = " ".join(" ".join(Reader(text).words).split())
+    for paragraph in plain(result.statement, masked=True, fewest=result.plan.minimum_survivors):
+        assert paragraph in words
+    assert f"sums over at least {result.plan.minimum_survivors} clients" in words
+
+
+def test_guesses_are_the_most_that_an_epsilon_and_delta_allow():
+    """(e^eps + delta)/(1 + e^eps): pure randomised response reaches it, and a coin is the other end."""
+    assert right_guesses(0.0, 0.0) == 0.5
+    assert right_guesses(math.log(3), 0.0) == 0.75
+    assert right_guesses(0.0, 0.1) == pytest.approx(0.55)
+    assert right_guesses(1000.0, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "share"), [(0.5, "63%"), (2.53, "93%"), (10.67, "99.998%"), (40.0, "100%")]
+)
+def test_percentages_are_never_rounded_down(result, epsilon, share):
+    readers = replace(result.statement.readers, epsilon=epsilon, delta=1e-9)
+    (first, *_) = plain(replace(result.statement, readers=readers), masked=True, fewest=9)
+    shown = float(share.rstrip("%")) / 100
+    assert f"at most {share} of the time" in first
+    assert shown >= right_guesses(epsilon, 1e-9) - 1e-12
+
+
+def test_a_trusted_server_is_named_in_plain_words(result):
+    server = replace(result.statement.server, epsilon=math.inf)
+    *_, last = plain(replace(result.statement, server=server), masked=False, fewest=9)
+    assert "nothing is promised against it" in last
+
+
+def test_an_audit_stands_beside_the_promise(result):
+    view = audited(View.of(result, title="A run"))
+    words = " ".join(" ".join(Reader(page.render(view)).words).split())
+    for part in ("Attacked with canaries", "0.510", "2.400", "2.750", "noise in full", "nothing found",
+                 "An attack that fails proves nothing"):  # fmt: skip
+        assert part in words
+    assert "Attacked with canaries" not in render(result)
+    flagged = replace(view, audit={**AUDIT, "flagged": ["Half the noise is missing."]})
+    assert "Something speaks against the promise." in page.render(flagged)
+    assert "Something speaks" not in page.render(view)
+
+
+def test_the_page_can_be_made_again_from_the_public_folder(tmp_path, result):
+    first = write(tmp_path, result, title="A run", command="veilsum simulate").read_text("utf-8")
+    assert rewrite(tmp_path).read_text("utf-8") == first
+    (tmp_path / "public" / "audit.json").write_text(json.dumps(AUDIT))
+    again = rewrite(tmp_path, output=tmp_path / "other.html")
+    assert "Attacked with canaries" in again.read_text("utf-8")
+
+
+@pytest.mark.parametrize("content", [None, "no json", "{}"])
+def test_a_folder_without_a_report_is_named(tmp_path, content):
+    (tmp_path / "public").mkdir()
+    if content is not None:
+        (tmp_path / "public" / "report.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"holds no report\.json|cannot be read"):
+        rewrite(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"privacy": dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm={"w": 0.5})},
+        {"privacy": dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0, mechanism="central_gaussian",
+                               trusted_server=True)},
+        {"privacy": dp.Privacy(noise_multiplier=2.0, delta=1e-3, l2_clip_norm=1.0, mechanism="skellam")},
+        {"sampler": dp.SelfSampling(dp.PaddedPoisson(60, 20), 0.5)},
+        {"sampler": dp.FixedSizeSample(60, 20)},
+    ],
+)  # fmt: skip
+def test_other_runs_make_a_page_that_can_be_made_again(tmp_path, changes):
+    """An infinite epsilon, too, comes back as it was."""
+    done = run(rounds=2, **changes)
+    first = write(tmp_path, done).read_text("utf-8")
+    Reader(first)
+    assert rewrite(tmp_path).read_text("utf-8") == first
+
+
+def test_how_to_run_it_again_is_told(result):
+    text = page.render(finished())
+    assert "<code>veilsum simulate digits --rounds 3</code>" in text
+    assert result.plan.canonical().hex() in render(result)
