@@ -31,8 +31,14 @@ def test_every_byte_has_a_name(recorded):
     assert found.messages == {"advertise": 16, "share": 16, "masked_input": 14, "unmask": 13}
 
 
-@pytest.mark.parametrize("settings", [{"graph": "sparse", "dropout": 0.05, "corruption": 0.05},
-                                      {"excess_noise": "remove", "dropout": 0.2}, {"compression": "rotation", "dropout": 0.2}])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"graph": "sparse", "dropout": 0.05, "corruption": 0.05},
+        {"excess_noise": "remove", "dropout": 0.2},
+        {"compression": "rotation", "dropout": 0.2},
+    ],
+)
 def test_other_rounds_are_understood_too(tmp_path, settings):
     cohort = 100 if "graph" in settings else 16
     plan = pipelines.honest(cohort=cohort, length=60, secure=fedavg.SecureAggregation(**settings))
