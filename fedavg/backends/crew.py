@@ -81,8 +81,8 @@ class Hirer(Protocol):
         """Into how many shards the population is cut: how many workers are wanted, where some are there already."""
         ...
 
-    def hire(self, count: int, step: Step) -> Sequence[Worker]:
-        """Start so many workers, or fewer where there is no room."""
+    def hire(self, count: int, step: Step, there: int) -> Sequence[Worker]:
+        """Start so many workers beside those that are there, or fewer where there is no room."""
         ...
 
     def share(self, value: Any) -> Any:
@@ -113,7 +113,7 @@ class Crew:
         ):
             self._begin(step, layout, clients, number)
         if missing := self._count - len(self._workers):
-            self._employ(self.hirer.hire(missing, step), number)
+            self._employ(self.hirer.hire(missing, step, len(self._workers)), number)
         if not self._workers:
             raise BackendError(f"no worker is left: {self._cause}; see the workers' own logs")
         orphans = [shard for shard in range(self._count) if shard not in self._owners]

@@ -65,7 +65,7 @@ class _Spawner:
         """See `Hirer`."""
         return self._count
 
-    def hire(self, count: int, step: Step) -> Sequence[_Process]:
+    def hire(self, count: int, step: Step, there: int) -> Sequence[_Process]:
         """See `Hirer`."""
         workers = []
         for _ in range(count):

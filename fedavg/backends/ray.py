@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from fedavg.errors import BackendError, ParameterError
 from fedavg.step import Step
 
 __all__ = ["Ray"]
+
+_GRACE_SECONDS = 10.0
 
 
 class Ray(Remote):
@@ -144,22 +147,21 @@ class _Cluster:
         """See `Hirer`."""
         return self._workers if self._workers is not None else max(1, there + self._room(step))
 
-    def hire(self, count: int, step: Step) -> Sequence[_Worker]:
+    def hire(self, count: int, step: Step, there: int) -> Sequence[_Worker]:
         """See `Hirer`."""
         kind = ray.remote(_Actor).options(
             num_cpus=self._num_cpus, num_gpus=self._gpus(step), scheduling_strategy="SPREAD", max_restarts=0
         )
-        begun = [kind.remote(self._log) for _ in range(min(count, self._room(step)))]
+        begun = [
+            kind.remote(self._log) for _ in range(self._places(min(count, self._most(step) - there), step))
+        ]
         names = {actor.where.remote(): actor for actor in begun}
-        there, _ = (
-            ray.wait(list(names), num_returns=len(names), timeout=self._start_timeout) if names else ([], [])
-        )
+        if names:
+            ray.wait(list(names), num_returns=len(names), timeout=self._start_timeout)
         workers = []
         for name, actor in names.items():
             try:
-                workers.append(
-                    _Worker(actor, ray.get(name, timeout=0 if name not in there else None), self._timeout)
-                )
+                workers.append(_Worker(actor, ray.get(name, timeout=0), self._timeout))
             except RayError:
                 ray.kill(actor)
         return workers
@@ -171,10 +173,23 @@ class _Cluster:
     def _gpus(self, step: Step) -> float:
         return float(getattr(step, "num_gpus", 0) if self._num_gpus is None else self._num_gpus)
 
+    def _places(self, count: int, step: Step) -> int:
+        """How many of so many workers find room now; what others just left takes a moment to be free."""
+        end = time.monotonic() + _GRACE_SECONDS
+        while self._room(step) < count and time.monotonic() < end:
+            time.sleep(0.2)
+        return max(0, min(count, self._room(step)))
+
     def _room(self, step: Step) -> int:
         """How many more workers the cluster has room for."""
-        free, gpus = ray.available_resources(), self._gpus(step)
-        room = free.get("CPU", 0) / self._num_cpus
+        return self._fitting(ray.available_resources(), step)
+
+    def _most(self, step: Step) -> int:
+        """How many workers it would have room for if it were empty."""
+        return self._fitting(ray.cluster_resources(), step)
+
+    def _fitting(self, free: Mapping[str, float], step: Step) -> int:
+        room, gpus = free.get("CPU", 0) / self._num_cpus, self._gpus(step)
         return int(min(room, free.get("GPU", 0) / gpus) if gpus else room)
 
 

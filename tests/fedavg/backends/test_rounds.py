@@ -78,7 +78,7 @@ class Wire:
     def shards(self, step, there):
         return self.workers
 
-    def hire(self, count, step):
+    def hire(self, count, step, there):
         made = []
         for _ in range(count):
             self.hired += 1
@@ -150,7 +150,7 @@ def test_a_worker_lost_while_its_sum_is_under_way_is_lost_at_masked_input():
             return super().receive()
 
     backend, wire = remote()
-    wire.hire = lambda count, step: [Late(f"w{i + 1}", wire, wire.dies, None) for i in range(count)]
+    wire.hire = lambda count, step, there: [Late(f"w{i + 1}", wire, wire.dies, None) for i in range(count)]
     silent = LocalWithout(lambda client: client % WORKERS == 1, "masked_input")
     assert_same(run(backend, rounds=1), run(silent, rounds=1))
 
@@ -167,7 +167,7 @@ def test_the_next_round_has_a_new_worker_with_the_same_clients():
 def test_where_nobody_can_be_hired_others_take_the_clients():
     backend, wire = remote(dies=dies_once("w2", "share"))
     hire = wire.hire
-    wire.hire = lambda count, step: hire(count, step) if wire.hired < WORKERS else []
+    wire.hire = lambda count, step, there: hire(count, step, there) if wire.hired < WORKERS else []
     ours = run(backend, rounds=2)
     assert ours.rounds[1].survivors == ours.rounds[1].cohort
     assert [name for name, method, _ in wire.calls if method == "hold"] == ["w1", "w2", "w3", "w1"]
@@ -188,7 +188,7 @@ def test_too_many_lost_workers_end_the_round_and_the_ledger_follows_its_rule(sta
 
 def test_no_worker_at_all_is_said_before_anything_is_charged():
     backend, wire = remote()
-    wire.hire = lambda count, step: []
+    wire.hire = lambda count, step, there: []
     with pytest.raises(BackendError, match="no worker"):
         Federation(step, clients(), **settings(), backend=backend)
 
@@ -316,7 +316,7 @@ def test_a_worker_speaks_for_its_own_clients_only():
             return reply
 
     backend, wire = remote()
-    wire.hire = lambda count, step: [Liar(f"w{i}", wire, wire.dies, None) for i in range(count)]
+    wire.hire = lambda count, step, there: [Liar(f"w{i}", wire, wire.dies, None) for i in range(count)]
     federation = Federation(step, clients(), **settings(), backend=backend)
     with pytest.raises(RoundAborted) as aborted:
         federation.run_round()

@@ -1,0 +1,127 @@
+"""Clients in processes of this machine: the same bits, and what becomes of a process that is killed or hangs."""
+
+import multiprocessing
+import os
+import time
+
+import numpy as np
+import pytest
+
+import fedavg
+from fedavg import Federation
+from fedavg.backends.crew import WorkerLost
+from fedavg.backends.processes import Processes, _Process
+from fedavg.errors import BackendError, ParameterError
+from tests.fedavg.backends.steps import (
+    LocalWithout,
+    assert_same,
+    clients,
+    deadly,
+    hanging,
+    run,
+    settings,
+    step,
+)
+
+
+@pytest.fixture(scope="module")
+def backend():
+    """Three processes, begun once for all tests of this file; who was killed is replaced."""
+    with Processes(3) as backend:
+        yield backend
+
+
+def test_the_sums_are_those_of_one_process_bit_for_bit(backend):
+    assert_same(run(backend, simulated_dropout=0.2), run(None, simulated_dropout=0.2))
+
+
+def test_clients_are_played_elsewhere(backend):
+    """The processes are children of this one and fresh: nothing of it was forked into them."""
+    assert len(multiprocessing.active_children()) == 3
+    assert os.getpid() not in {child.pid for child in multiprocessing.active_children()}
+    assert multiprocessing.active_children()[0].__class__.__name__ == "SpawnProcess"
+
+
+def test_a_killed_process_costs_its_clients_and_nothing_else(backend):
+    """Client 1's step kills its process with SIGKILL: positions 1, 4, 7, ... drop out where they mask."""
+    silent = LocalWithout(lambda client: client % 3 == 1, "masked_input")
+    assert_same(run(backend, deadly, cohort_size=60), run(silent, cohort_size=60))
+    after = run(backend, cohort_size=60)
+    assert after.rounds[0].survivors == 60
+    assert_same(after, run(None, cohort_size=60))
+
+
+@pytest.mark.drill
+def test_a_process_that_hangs_is_given_up_after_its_time():
+    silent = LocalWithout(lambda client: client % 3 == 1, "masked_input")
+    with Processes(3, timeout=20) as backend:
+        assert_same(run(backend, hanging, cohort_size=60), run(silent, cohort_size=60))
+
+
+class Slow:
+    """Takes a minute to arrive."""
+
+    def __reduce__(self):
+        return time.sleep, (60,)
+
+
+def test_waiting_for_a_process_ends_after_its_time():
+    worker = _Process("slow", None, 0.3)
+    try:
+        assert worker.ready()
+        worker.send("hold", 0, Slow())
+        with pytest.raises(WorkerLost, match=r"more than 0\.3 seconds"):
+            worker.receive()
+    finally:
+        worker.stop()
+    with pytest.raises(WorkerLost, match="it ended"):
+        worker.send("hold", 0, 1)
+
+
+def test_a_step_that_cannot_travel_is_refused_before_anything_is_charged(backend, tmp_path):
+    def local(weights, data):
+        return weights
+
+    with pytest.raises(BackendError, match="functions and classes of a module"):
+        Federation(local, clients(), **settings(folder=tmp_path), backend=backend)
+    again = Federation(step, clients(), **settings(folder=tmp_path, resume=True), backend=backend)
+    assert again.ledger.charged == 0
+
+
+def test_processes_end_with_their_backend():
+    backend = Processes(1)
+    backend.prepare(step, "layout", fedavg.ClientData.of(clients()))
+    (child,) = set(multiprocessing.active_children()) - before_of(backend)
+    del backend
+    child.join(30)
+    assert not child.is_alive()
+
+
+def before_of(backend):
+    ours = {worker._process.pid for worker in backend._crew._workers}
+    return {child for child in multiprocessing.active_children() if child.pid not in ours}
+
+
+def test_no_workers_are_refused():
+    with pytest.raises(ParameterError, match="workers is 0"):
+        Processes(0)
+
+
+def test_data_are_fetched_where_the_client_is_played(backend):
+    """A population that fetches its own data: what is fetched never is in this process."""
+    population = fedavg.ClientData(range(60), fetched)
+    result = fedavg.train(where, population, **{**settings(), "metrics": {"here": 1.0}}, backend=backend)
+    assert np.isfinite(result.weights["b"]).all()
+    assert FETCHED == []
+
+
+FETCHED = []
+
+
+def fetched(client):
+    FETCHED.append(client)
+    return np.full(4, float(client))
+
+
+def where(weights, data):
+    return weights, {"here": 1.0}

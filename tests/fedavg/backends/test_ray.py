@@ -1,0 +1,135 @@
+"""Clients on a Ray cluster of two raylets on this machine's loopback interface; one cluster for the file."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from fedavg import Federation
+from fedavg.backends import of
+from fedavg.backends.ray import Ray
+from fedavg.errors import BackendError, ParameterError
+from tests.fedavg.backends.steps import LocalWithout, assert_same, clients, deadly, run, settings, step
+
+STORE = {"object_store_memory": 100 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Room for two workers on the first raylet and one on the second; a user's cluster, connected to before."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **STORE})
+    try:
+        cluster.add_node(num_cpus=1, **STORE)
+        cluster.wait_for_nodes()
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_round_over_two_raylets_is_that_of_one_process_bit_for_bit(cluster):
+    """With a tree of two sums at a time: three workers' sums come to this process as one or two."""
+    told, shown = [], []
+    with Ray(fan_in=2, progress=told.append) as backend:
+        ours = run(backend, record=lambda *row: shown.append(row), simulated_dropout=0.2)
+        assert_same(ours, run(None, simulated_dropout=0.2))
+        assert len({figures.worker for figures in told}) == 3
+        assert len({figures.worker.split()[2] for figures in told}) == 2
+        assert [sender for stage, sender, _ in shown if stage == "masked_input"] == [-1, -2]
+        # The same workers, a step that kills one of them: its clients drop out where they mask.
+        silent = LocalWithout(lambda client: client % 3 == 1, "masked_input")
+        assert_same(run(backend, deadly, cohort_size=60), run(silent, cohort_size=60))
+        after = run(backend, cohort_size=60)
+        assert after.rounds[0].survivors == 60
+    assert ray.is_initialized(), "a cluster that the user connected to is left alone"
+
+
+def test_a_step_that_cannot_travel_is_refused_before_anything_is_charged(cluster, tmp_path):
+    lock = threading.Lock()
+
+    def holding(weights, data):
+        with lock:
+            return weights
+
+    with Ray(workers=1) as backend, pytest.raises(BackendError, match="cannot be sent"):
+        Federation(holding, clients(), **settings(folder=tmp_path), backend=backend)
+    assert Federation(step, clients(), **settings(folder=tmp_path, resume=True)).ledger.charged == 0
+
+
+def test_workers_ask_for_the_gpus_of_their_step(cluster):
+    """Only the asking is shown: there is no GPU here, so that nobody can be hired."""
+
+    def on_gpu(weights, data):
+        return weights
+
+    on_gpu.num_gpus = 0.5
+    with Ray(workers=1) as backend, pytest.raises(BackendError, match="no worker"):
+        Federation(on_gpu, clients(), **settings(), backend=backend)
+    with Ray(workers=1, num_gpus=0) as backend:
+        Federation(on_gpu, clients(), **settings(), backend=backend)
+
+
+def test_settings_out_of_range_are_refused(cluster):
+    for wrong in ({"workers": 0}, {"num_cpus": 0}, {"fan_in": 1}):
+        with pytest.raises(ParameterError, match="workers is"):
+            Ray(**wrong)
+
+
+def test_by_name_and_by_address(cluster):
+    assert isinstance(of("ray"), Ray)
+    assert isinstance(of(cluster.address), Ray)
+
+
+def drilled(*options):
+    """One run of `benchmarks/ray_round.py`, in a process of its own."""
+    script = Path(__file__).parents[3] / "benchmarks" / "ray_round.py"
+    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.drill
+def test_ten_thousand_clients_over_two_raylets():
+    """Equal to one process without masks (which gives the masked one's bits); memory far below clients times length."""
+    figures = drilled("--clients", "10000", "--length", "1000", "--compare", "ideal")
+    assert figures["survivors"] == 10_000
+    assert figures["workers_on_raylet"] == [1, 1]
+    assert figures["equal_to_one_process"]
+
+
+@pytest.mark.drill
+def test_memory_of_the_servers_process_is_that_of_the_vector():
+    """500 clients of 300,000 values: 500 MB of masked vectors, of which two come here."""
+    figures = drilled("--clients", "500", "--length", "300000", "--compare", "masked")
+    assert figures["equal_to_one_process"]
+    assert figures["all_masked_vectors_mb"] > 400
+    assert figures["server_peak_growth_mb"] < 60
+    assert figures["received_mb"]["masked_input"] < 4
+
+
+@pytest.mark.drill
+def test_a_killed_raylet_in_mid_round_costs_its_clients_and_nothing_else():
+    """One of four workers is alone on the second raylet, which is killed while clients mask."""
+    options = (
+        "--clients",
+        "1000",
+        "--length",
+        "20000",
+        "--dropout",
+        "0.3",
+        "--cpus",
+        "3",
+        "1",
+        "--kill",
+        "--record",
+    )
+    figures = drilled(*options, "--compare", "masked")
+    assert figures["lost_workers"] == 1
+    assert figures["survivors"] == 750
+    assert figures["equal_to_one_process"]
+    assert figures["found"] == 0
