@@ -248,3 +248,32 @@ def test_a_run_is_described_in_json_and_stopped_at_either_budget():
     assert caught.value.observer == "server"
     assert ledger.charged == 7
     assert ledger.spent().server <= 9.0 < caught.value.would_reach
+
+
+def test_a_round_within_a_plan_that_fits_needs_no_epsilon_of_its_own(monkeypatch):
+    mechanism = DistributedDiscreteGaussian(
+        noise_multiplier=1.5, sensitivity=9000.0, dimension=100, honest_survivors=100
+    )
+    privacy = Privacy(delta=1e-5, l2_clip_norm=1.0, noise_multiplier=1.5, readers_epsilon=2.6)
+    accountant = RunAccountant(mechanism, PaddedPoisson(3000, 300), privacy, 50)
+    assert accountant.fits(50)
+    asked = []
+    monkeypatch.setattr(
+        "dp.accounting.epsilon_of", lambda *history: asked.append(history[2]) or Epsilons(2.7, 9.0)
+    )
+    assert all(accountant.fits(rounds) for rounds in range(50))
+    assert not asked
+    assert not accountant.fits(51)
+    assert asked == [51]
+
+
+def test_a_plan_that_does_not_fit_is_looked_at_round_by_round():
+    mechanism = DistributedDiscreteGaussian(
+        noise_multiplier=1.5, sensitivity=9000.0, dimension=100, honest_survivors=100
+    )
+    privacy = Privacy(delta=1e-5, l2_clip_norm=1.0, noise_multiplier=1.5, server_epsilon=10.7)
+    accountant = RunAccountant(mechanism, PaddedPoisson(3000, 300), privacy, 50)
+    assert [accountant.fits(rounds) for rounds in (1, 10, 11, 50)] == [True, True, False, False]
+    readers, server = accountant.events(10)
+    assert server.count == readers.count == 10
+    assert readers.step.event == server.step == mechanism.event
