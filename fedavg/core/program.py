@@ -111,16 +111,16 @@ class ClientStage:
         """The blocks of the client at a position, before they are clipped."""
         if not self.contributes[position]:
             return self.zeros
-        blocks = self.zeros
+        blocks: dict[str, _Vector] = {}
         try:
             for packing, inputs in zip(self._packings, self.inputs(position), strict=True):
                 if inputs is not None:
-                    blocks = {**blocks, **packing(*inputs)}
+                    blocks.update(packing(*inputs))
         except StepError as error:
             client_id = next(iter(self.data.values())).client_ids[position] if self.data else position
             self.log(client_id, str(error))
             return self.zeros
-        return blocks
+        return blocks if len(blocks) == len(self.zeros) else {**self.zeros, **blocks}
 
     def inputs(self, position: int) -> list[Sequence[Any] | None]:
         """What the client gives to each aggregation; None where a filter left it out.
@@ -287,7 +287,7 @@ def _packing(aggregation: Aggregation) -> _Operation:
         ((name, part),) = parts
 
         def weighted(value: Any, weight: Any) -> dict[str, _Vector]:
-            share = min(max(_finite(np.asarray(weight, np.float64)) / most, 0.0), 1.0)
+            share = min(max(float(_finite(np.asarray(weight, np.float64))) / most, 0.0), 1.0)
             vector = share * _clipped(flatten(value, kind), part.l2)
             return {name: vector, f"{name} weight": np.array([share * part.l2])}
 
@@ -366,7 +366,7 @@ def _clipped(vector: _Vector, bound: float) -> _Vector:
 
 def _finite(vector: Any) -> Any:
     # A square that overflows is no infinity of the client's, so then each number is looked at.
-    if not isfinite(np.vdot(vector, vector)) and not np.isfinite(vector).all():
+    if not isfinite(vector.dot(vector)) and not np.isfinite(vector).all():
         raise StepError("a value holds NaN or infinity")
     return vector
 
