@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,8 @@ __all__ = ["Deadlines", "Invitation", "RoundLog", "run_round"]
 
 _logger = logging.getLogger("fedavg.flower.server")
 _POLL_SECONDS = 0.3
+_PULL_SECONDS = 0.03  # What one more reply to ask for adds to the time between two questions.
+_MOST_PULLS = 32
 _BEFORE_SHARES = 2  # Stages before there are shares that could show a fault.
 _SIX_THREE = 2**63 - 1
 
@@ -223,21 +226,50 @@ class _Stages:
 
 
 def _exchange(grid: Any, messages: Sequence[Message], seconds: float) -> Iterator[tuple[int, Message]]:
-    """Push messages and yield who was asked with each reply, until all are there or time is up."""
-    nodes = [message.metadata.dst_node_id for message in messages]
-    pushed = list(grid.push_messages(messages)) if messages else []
-    waiting = {identifier: node for identifier, node in zip(pushed, nodes, strict=False) if identifier}
+    """Push messages and yield who was asked with each reply, until all are there or time is up.
+
+    Each reply is pulled by itself: Flower waits three minutes for one whose sender died while it sent it.
+    """
+    waiting = _push(grid, messages)
+    pulls: dict[str, Future[Any]] = {}
+    pool = ThreadPoolExecutor(max_workers=max(1, min(_MOST_PULLS, len(waiting))))
     deadline = time.monotonic() + seconds
-    while waiting:
-        for reply in grid.pull_messages(list(waiting)):
-            # Where Flower answers for a node that is away, the reply does not say for which.
-            node = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if node is not None:
-                yield node, reply
-        if time.monotonic() >= deadline:
-            break
-        if waiting:
-            time.sleep(_POLL_SECONDS)
+    try:
+        while waiting:
+            for identifier in waiting.keys() - pulls.keys():
+                pulls[identifier] = pool.submit(grid.pull_messages, [identifier])
+            wait(pulls.values(), timeout=_POLL_SECONDS)
+            for identifier in [key for key in waiting if pulls[key].done()]:
+                for reply in _pulled(pulls.pop(identifier)):
+                    yield waiting.pop(identifier), reply
+            if time.monotonic() >= deadline:
+                break
+            if waiting:
+                time.sleep(max(_POLL_SECONDS, _PULL_SECONDS * len(waiting)))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _push(grid: Any, messages: Sequence[Message]) -> dict[str, int]:
+    """Push messages: the id of each that Flower took, and whom it is for."""
+    try:
+        pushed = list(grid.push_messages(messages)) if messages else []
+    except Exception as error:  # noqa: BLE001  Whatever its HTTP library raises: a stage that nobody hears of.
+        _logger.warning("a stage's messages could not be handed to Flower: %s", _one_line(error))
+        pushed = []
+    nodes = [message.metadata.dst_node_id for message in messages]
+    return {identifier: node for identifier, node in zip(pushed, nodes, strict=False) if identifier}
+
+
+def _pulled(pull: Future[Any]) -> list[Message]:
+    """The reply, if it is there; an error of the transport is a reply that is not there yet."""
+    try:
+        return list(pull.result())[:1]
+    except Exception as error:  # noqa: BLE001  Whatever its HTTP library raises: the stage's deadline decides.
+        _logger.warning(
+            "a reply could not be pulled from Flower, and is asked for again: %s", _one_line(error)
+        )
+        return []
 
 
 def _one_line(error: Exception) -> str:

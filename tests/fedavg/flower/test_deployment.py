@@ -1,6 +1,7 @@
 """Real processes on loopback: one SuperLink, SuperNodes with TLS and node authentication, killed and lied to."""
 
 import json
+import os
 import shutil
 import sqlite3
 import sys
@@ -18,6 +19,8 @@ from fedavg.flower import make_folders
 
 HERE = Path(__file__).parent
 APP = HERE.parents[2] / "examples" / "deployment" / "app"
+SLOW = float(os.environ.get("VEILSUM_DRILL_DEADLINE", "45"))
+"""Seconds of a stage with twelve nodes; more where other work shares the cores."""
 STAGES = ["advertise", "share", "masked_input", "consistency", "unmask"]
 
 
@@ -117,11 +120,11 @@ def test_one_round_over_real_processes(tmp_path):
 @pytest.mark.drill
 def test_twelve_nodes_two_of_them_killed_at_every_stage(tmp_path):
     deployment = drill(tmp_path, nodes=12, rounds=5)
-    deadlines(deployment, stage=45.0, masked_input=45.0, pause=60.0)
+    deadlines(deployment, stage=SLOW, masked_input=SLOW, pause=60.0)
     script = [
         ((n, n + 1), stage, {(n, n + 1): "die"}) for n, stage in zip(range(0, 10, 2), STAGES, strict=True)
     ]
-    script.append(((), "masked_input", {(10,): 60.0, (11,): 3600.0}))
+    script.append(((), "masked_input", {(10,): SLOW + 15, (11,): 3600.0}))
     with deployed(deployment):
         deployment.run(seconds=2200, meanwhile=Supervisor(deployment, script))
     reports = lines(deployment)
@@ -132,7 +135,7 @@ def test_twelve_nodes_two_of_them_killed_at_every_stage(tmp_path):
     assert aborted
     assert all(not line["charged"] and len(line["stages"]) == 1 for line in aborted)
     assert [line["survivors"] for line in reports if line not in aborted] == [10, 10, 12, 12, 10]
-    assert all(line["seconds"] < 5 * 45.0 for line in reports if line not in aborted)
+    assert all(line["seconds"] < 5 * (SLOW + 5) for line in reports if line not in aborted)
     probes = json.loads((deployment.server_folder / "evaluations.json").read_text())["probes"]
     assert "ANSWERED" not in probes
     assert len(probes) >= 10
