@@ -43,13 +43,12 @@ def settled(ledger):
 
 
 def until_refused(ledger):
-    rounds = 0
-    while True:
+    for rounds in range(200):
         try:
             ledger.reserve()
         except BudgetExceeded as refused:
             return rounds, refused
-        rounds += 1
+    raise AssertionError("200 rounds were charged, and no budget stopped them")
 
 
 @pytest.fixture
