@@ -9,7 +9,7 @@ used, never before. What is here:
 * `QueryAccountant`: what a query's `DpEvent`, or a tree of them, costs; in the shape the ledger asks for.
 * `distributed_sum_query`: our clipped, rounded, distributed discrete Gaussian as a `SumAggregationDPQuery` with a
   real event, where tensorflow-privacy's own distributed queries return none, do not clip and assume no dropouts.
-* `example_level_statement`: tensorflow-privacy's words on DP-SGD *inside* a client, beside which ours stands.
+* `example_level_statement`: its words on DP-SGD *inside* a client; `both_levels` sets them beside ours.
 
 Source: McMahan et al. 2018 (1812.06210), queries; Kairouz et al. 2021 (2103.00039), tree aggregation.
 """
@@ -33,6 +33,7 @@ from dp.events import Gaussian
 from dp.keystream import Keystream
 from dp.mechanisms import DistributedDiscreteGaussian
 from dp.privacy import Epsilons, Privacy
+from dp.statements import Statements
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CentralQuery",
     "QueryAccountant",
+    "both_levels",
     "distributed_sum_query",
     "example_level_statement",
     "tree_epsilon",
@@ -261,29 +263,59 @@ def distributed_sum_query(
 
 
 def example_level_statement(
-    *, examples: int, batch_size: int, epochs: float, noise_multiplier: float, delta: float
+    *,
+    examples: int,
+    batch_size: int,
+    epochs: float,
+    noise_multiplier: float,
+    delta: float,
+    participations: int = 1,
 ) -> str:
     """tensorflow-privacy's own words on DP-SGD over one client's examples; says nothing about clients.
 
     Args:
         examples: How many examples the client holds.
         batch_size: Of DP-SGD.
-        epochs: Passes over the examples.
+        epochs: Passes over the examples in one round.
         noise_multiplier: Of the Keras DP-SGD optimizer.
         delta: In (0, 1).
+        participations: Rounds that the client trains in: its passes add up, and so does what they cost.
 
     Returns:
         The report of `compute_dp_sgd_privacy_statement`.
     """
     from tensorflow_privacy import compute_dp_sgd_privacy_statement
 
+    checks.integer("participations", participations, 1)
     return str(
         compute_dp_sgd_privacy_statement(
             number_of_examples=examples,
             batch_size=batch_size,
-            num_epochs=epochs,
+            num_epochs=epochs * participations,
             noise_multiplier=noise_multiplier,
             delta=delta,
+        )
+    )
+
+
+def both_levels(statements: Statements, example_level: str) -> str:
+    """A run's statements and the example-level one side by side: three promises, none of which stands for another.
+
+    Args:
+        statements: Of the run: one client and everything it holds, against readers and against the server.
+        example_level: As `example_level_statement` gives it.
+
+    Returns:
+        Text with a heading for each.
+    """
+    return "\n\n".join(
+        (
+            f"One client, against readers of the model\n{statements.readers.text}",
+            f"One client, against the server\n{statements.server.text}",
+            "One example of one client, against whoever sees that client's own update\n"
+            "This is tensorflow-privacy's statement on DP-SGD inside the client. It holds before any mask or share of"
+            " noise, and against the server and readers it adds to the two above; it does not replace them. Its"
+            " assumptions are its own.\n" + example_level.strip(),
         )
     )
 

@@ -38,6 +38,7 @@ def write(
     title: str = "Federated run",
     facts: Mapping[str, str] | None = None,
     command: str | None = None,
+    example_level: str | None = None,
 ) -> Path:
     """Write `public/report.html` into a run folder, and beside it what the page is made from.
 
@@ -47,6 +48,8 @@ def write(
         title: The page's heading.
         facts: More rows for the table of settings: where the data came from, what was trained.
         command: The command that makes such a run again.
+        example_level: A statement on DP-SGD inside a client, such as `dp.tensorflow_privacy.example_level_statement`
+            gives; it stands beside the run's own.
 
     Returns:
         Where the page is.
@@ -55,7 +58,7 @@ def write(
         MissingLibrary: matplotlib or jinja2 is not installed.
         CheckpointError: the page cannot be written there.
     """
-    view = View.of(result, title=title, facts=facts, command=command)
+    view = View.of(result, title=title, facts=facts, command=command, example_level=example_level)
     page = render(view)
     public = Path(folder) / "public"
     try:

@@ -41,6 +41,7 @@ class View:
         cap: Most rounds a client contributes to, or None.
         settings: Names and values for the table of settings.
         reproduce: Names and values for whoever wants to run it again.
+        example_level: A statement on DP-SGD inside a client, in words of its own, or None.
         audit: What `veilsum audit` left in the public folder, or None.
     """
 
@@ -55,6 +56,7 @@ class View:
     cap: int | None
     settings: Mapping[str, str]
     reproduce: Mapping[str, str]
+    example_level: str | None = None
     audit: Mapping[str, Any] | None = None
 
     @property
@@ -70,6 +72,7 @@ class View:
         title: str = "Federated run",
         facts: Mapping[str, str] | None = None,
         command: str | None = None,
+        example_level: str | None = None,
     ) -> View:
         """The view of a run.
 
@@ -78,6 +81,7 @@ class View:
             title: The page's heading.
             facts: More rows for the table of settings: where the data came from, what was trained.
             command: The command that makes such a run again.
+            example_level: A statement on DP-SGD inside a client.
         """
         privacy = result.privacy
         return cls(
@@ -92,6 +96,7 @@ class View:
             cap=privacy.max_participations,
             settings={**(facts or {}), **_settings(result)},
             reproduce=_reproduce(result, command),
+            example_level=example_level,
         )
 
     def save(self, folder: Path) -> None:

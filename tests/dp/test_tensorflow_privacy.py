@@ -13,6 +13,7 @@ import dp  # noqa: E402
 from dp.tensorflow_privacy import (  # noqa: E402
     CentralQuery,
     QueryAccountant,
+    both_levels,
     distributed_sum_query,
     example_level_statement,
     tree_epsilon,
@@ -180,6 +181,37 @@ def test_a_mechanism_made_for_less_is_refused():
     )
     with pytest.raises(dp.ParameterError, match=r"encoding\.sensitivity"):
         distributed_sum_query(encoding, weak, modulus_bits=24)
+
+
+def test_more_participations_are_more_passes():
+    """Ten rounds of two epochs are twenty epochs of DP-SGD over the same examples."""
+    settings = {"examples": 1000, "batch_size": 100, "noise_multiplier": 1.0, "delta": 1e-5}
+    assert example_level_statement(**settings, epochs=2, participations=10) == example_level_statement(
+        **settings, epochs=20
+    )
+    with pytest.raises(dp.ParameterError, match="participations"):
+        example_level_statement(**settings, epochs=2, participations=0)
+
+
+def test_a_run_with_both_says_both():
+    """Client level against both observers, and example level, each under its own heading, each with its words."""
+    privacy = dp.Privacy(delta=1e-5, l2_clip_norm=1.0, noise_multiplier=1.5, max_participations=10)
+    sampler = dp.PaddedPoisson(3000, 300)
+    mechanism = dp.DistributedDiscreteGaussian(
+        noise_multiplier=1.5, sensitivity=9000.0, dimension=1000, honest_survivors=334
+    )
+    ours = dp.statements(
+        dp.epsilon_of(mechanism, sampler, 50, 1e-5, 10), mechanism=mechanism, sampler=sampler, privacy=privacy,
+        minimum_survivors=375, charged=50,
+    )  # fmt: skip
+    theirs = example_level_statement(
+        examples=200, batch_size=20, epochs=1, noise_multiplier=1.1, delta=1e-5, participations=10
+    )
+    text = both_levels(ours, theirs)
+    for part in (ours.readers.text, ours.server.text, theirs.strip(), "does not replace them"):
+        assert part in text
+    headings = [line for line in text.splitlines() if line.startswith("One ")]
+    assert len(headings) == 3
 
 
 def test_the_example_level_statement_is_theirs():

@@ -310,3 +310,12 @@ def test_how_to_run_it_again_is_told(result):
     text = page.render(finished())
     assert "<code>veilsum simulate digits --rounds 3</code>" in text
     assert result.plan.canonical().hex() in render(result)
+
+
+def test_a_statement_for_examples_stands_beside_and_not_instead(result):
+    view = View.of(result, title="A run", example_level="DP-SGD <performed> over 200 examples")
+    words = " ".join(" ".join(Reader(page.render(view)).words).split())
+    assert "DP-SGD <performed> over 200 examples" in words
+    assert "it adds to the two above and replaces neither" in words
+    assert result.statement.server.claim in words
+    assert "One example inside a client" not in render(result)
