@@ -117,10 +117,9 @@ def check_publics(roster: Roster) -> None:
     Raises:
         MalformedMessage: names an owner.
     """
-    ids = roster.ids.tolist()
-    keys.refuse_unsound(roster.x25519_keys, ids * (len(roster.x25519_keys) // (keys.KEY_BYTES * len(ids))))
+    keys.refuse_unsound(roster.x25519_keys, roster.ids)
     seen: set[bytes] = set()
-    for half, owner in zip(roster.mlkem_keys, ids * 2, strict=False):
+    for half, owner in zip(roster.mlkem_keys, roster.ids.tolist() * 2, strict=False):
         if half in seen:
             raise MalformedMessage("a public key appears twice", sender=owner)
         seen.add(half)
@@ -137,7 +136,7 @@ def require_usable(publics: Sequence[bytes], owner: int) -> None:
         MalformedMessage: names the owner.
     """
     classical = [public for public in publics if len(public) == keys.KEY_BYTES]
-    keys.refuse_unsound(b"".join(classical), [owner] * len(classical))
+    keys.refuse_unsound(b"".join(classical), [owner])
     for start in range(2, len(publics), 2):
         hybrid.seal_inner(b"", publics[start] + publics[start + 1], b"", owner, owner)
 

@@ -282,11 +282,11 @@ class Client:
 
     def _own_position(self, roster: Roster, secrets: Secrets) -> int:
         """Refuse a roster that is too small, repeats a key, or lacks this client; return its position."""
-        ids = roster.ids.tolist()
-        self._require(len(ids), self._parameters.minimum_roster, "advertised clients")
+        clients = len(roster.ids)
+        self._require(clients, self._parameters.minimum_roster, "advertised clients")
         check_publics(roster)
         own = int(np.searchsorted(roster.ids, self._id))
-        if own == len(ids) or ids[own] != self._id or roster.publics(own) != secrets.keys.publics:
+        if own == clients or roster.ids[own] != self._id or roster.publics(own) != secrets.keys.publics:
             raise InconsistentSets("the roster does not hold this client with the keys it advertised")
         return own
 

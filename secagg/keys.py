@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -99,14 +100,14 @@ def is_sound(public: bytes) -> bool:
     return int.from_bytes(public, "little") < _PRIME and public not in _LOW_ORDER
 
 
-def refuse_unsound(publics: bytes, owners: Sequence[int]) -> None:
+def refuse_unsound(publics: bytes, owners: npt.ArrayLike) -> None:
     """Raise unless every 32-byte key in `publics` is sound and no two are equal.
 
     Two vectorised filters find the few keys worth a closer look, so a roster costs microseconds.
 
     Args:
         publics: keys, concatenated.
-        owners: whose they are, one id per key.
+        owners: whose they are: ids in the order of the keys, as often over as there are keys for each.
 
     Raises:
         MalformedMessage: an unsound or repeated key; names its owner.
@@ -115,15 +116,22 @@ def refuse_unsound(publics: bytes, owners: Sequence[int]) -> None:
     suspect = (words[:, 3] >= _HIGH_WORD) | np.isin(words[:, 0], _LOW_WORDS)
     for index in np.flatnonzero(suspect).tolist():
         if not is_sound(publics[KEY_BYTES * index : KEY_BYTES * (index + 1)]):
-            raise MalformedMessage("a public key is not canonical or of low order", sender=owners[index])
+            raise MalformedMessage(
+                "a public key is not canonical or of low order", sender=_owner(owners, index)
+            )
     second = np.sort(words[:, 1])
     if (second[1:] == second[:-1]).any():
         seen: set[bytes] = set()
-        for index, owner in enumerate(owners):
+        for index in range(len(words)):
             public = publics[KEY_BYTES * index : KEY_BYTES * (index + 1)]
             if public in seen:
-                raise MalformedMessage("a public key appears twice", sender=owner)
+                raise MalformedMessage("a public key appears twice", sender=_owner(owners, index))
             seen.add(public)
+
+
+def _owner(owners: npt.ArrayLike, index: int) -> int:
+    ids = np.ravel(owners)
+    return int(ids[index % len(ids)])
 
 
 _HIGH_WORD = np.uint64(0x7FFF_FFFF_FFFF_FFFF)

@@ -240,9 +240,10 @@ class Codec:
         ids = rows[:, :ID_BYTES].copy().view(">u8").ravel().astype(np.int64)
         if count == 0 or ids[0] < 0 or (ids[1:] <= ids[:-1]).any():
             raise MalformedMessage("the ids of a roster must be ascending, each below 2^63")
-        digest = hashlib.sha256(enc("roster") + body).digest()
+        digest = hashlib.sha256(enc("roster"))
+        digest.update(body)
         end = ID_BYTES + self.public_bytes
-        return Roster(ids, rows[:, ID_BYTES:end], rows[:, end:], digest)
+        return Roster(ids, rows[:, ID_BYTES:end], rows[:, end:], digest.digest())
 
     def encode_share(
         self,

@@ -197,7 +197,7 @@ DEFENCES = [
         "nine tenths of the planned clients",
         TRUST + "a_second_roster_with_half_of_the_clients_is_refused",
         "client.py",
-        'self._require(len(ids), self._parameters.minimum_roster, "advertised clients")',
+        'self._require(clients, self._parameters.minimum_roster, "advertised clients")',
         "",
     ),
     _one(
