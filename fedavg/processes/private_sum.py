@@ -17,9 +17,8 @@ Not here: the sum itself (`fedavg.aggregation`), the outer loop with checkpoints
 from __future__ import annotations
 
 import logging
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import sqrt
@@ -30,19 +29,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp
-import secagg
 from fedavg.aggregation import AggregationPlan, SecureAggregation
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
-from fedavg.errors import ParameterError, RoundAborted, StepError
+from fedavg.errors import ParameterError, StepError
 from fedavg.model import EXAMPLES
+from fedavg.paid_round import paid_round
 from fedavg.processes.collecting import Collected, Content, Work
 from fedavg.weighting import BoundedExamples
 
 __all__ = ["PrivateSum", "private_sum"]
 
 _client_logger = logging.getLogger("fedavg.client")
-_operator_logger = logging.getLogger("fedavg.operator")
 _COUNTS = ("contributed", "failed")
 
 
@@ -111,7 +109,8 @@ def private_sum(
         least_share: Public floor of denominators, as a share of what a full cohort comes to, in (0, 1].
         weight_share: Share of the squared joint norm that the weight takes in weighted averaging, in (0, 1).
         secure: How the sum is taken; `SecureAggregation()` by default, `.ideal()` for sweeps without cryptography.
-        ledger: File that keeps what was spent, one for each process; in memory when None.
+        ledger: File that keeps what was spent; in memory when None. One for each process, or one that several share
+            under a common budget, made by `dp.Ledger.share`: the way to let training and evaluation spend together.
         entropy: `RunEntropy.seeded(n)` for a repeatable simulation without guarantee; the operating system by default.
 
     Raises:
@@ -183,8 +182,7 @@ class PrivateAggregator:
                 "masked": settings.secure.masked,
             },
         )
-        self._begun = self.ledger.charged > 0
-        self._people: tuple[Sequence[Any], dp.Participations] | None = None
+        self._counts = dp.ParticipationCounts(self.ledger)
 
     def statement(self) -> dp.Statements:
         """Both statements for everything charged so far."""
@@ -218,26 +216,22 @@ class PrivateAggregator:
             RoundAborted: no sum came of it; says whether it stays charged.
         """
         clients = self._clients(data)
-        number = self.ledger.reserve(timestamp=time.time())
-        drawn, fetch = self._drawn(number, clients)
+        with paid_round(self.ledger) as paid:
+            drawn, fetch = self._drawn(paid.number, clients)
 
-        def values(position: int) -> Mapping[str, NDArray[Any]]:
-            return self._values(work, partial(fetch, position)) if drawn[position] else self.plan.zeros()
+            def values(position: int) -> Mapping[str, NDArray[Any]]:
+                return self._values(work, partial(fetch, position)) if drawn[position] else self.plan.zeros()
 
-        unmasking = _Unmasking()
-        try:
             result = self.plan.sum_round(
                 values,
                 clients=list(drawn),
-                number=number,
+                number=paid.number,
                 model_hash=model_hash,
                 dropouts={},
                 entropy=self.settings.entropy,
-                record=unmasking,
+                record=paid.record,
             )
-        except secagg.SecAggError as error:
-            raise self._aborted(number, error, charged=unmasking.answered) from error
-        self.ledger.settle(number, survivors=result.survivors, model_hash=model_hash, timestamp=time.time())
+            paid.settle(survivors=result.survivors, model_hash=model_hash)
         return self._collected(result.sums, result.survivors, result.bytes_up_per_client)
 
     def _clients(self, data: Any) -> ClientData:
@@ -268,19 +262,9 @@ class PrivateAggregator:
         """Each invited position and whether it contributes; and how to fetch its data."""
         if self.settings.population is None:
             return dict.fromkeys(range(len(clients)), True), clients.for_client
-        if self._people is None:
-            path = self.ledger.path
-            counts = None if path is None else path.with_name(f"{path.stem}.participations.sqlite")
-            people = dp.Participations(counts, clients.client_ids, begun=self._begun)
-            self._people = (clients.client_ids, people)
-        ids, people = self._people
-        if ids is not clients.client_ids and list(ids) != list(clients.client_ids):
-            raise ParameterError("these are other clients than in the last round; pass the same population")
-        cap = self.settings.privacy.max_participations
-        keystream = self.settings.entropy.keystream("cohort", number)
-        draw = people.claim(
-            lambda counts: self.sampler.draw(keystream, capped=counts >= cap if cap is not None else ())
-        )
+        draw = self.sampler.draw(self.settings.entropy.keystream("cohort", number))
+        ids = [clients.client_ids[position] for position in draw.invited[draw.contributes]]
+        draw = self._counts.claim(draw, ids, cap=self.settings.privacy.max_participations)
         drawn = dict(zip(draw.invited.tolist(), draw.contributes.tolist(), strict=True))
         return drawn, lambda position: clients.for_client(clients.client_ids[position])
 
@@ -358,26 +342,6 @@ class PrivateAggregator:
             f"private_sum over a padded Poisson cohort that the library drew, {masks}: noised, charged, and amplified"
             " by the secret draw against readers"
         )
-
-    def _aborted(self, number: int, error: secagg.SecAggError, *, charged: bool) -> RoundAborted:
-        few = isinstance(error, secagg.TooFewClients)
-        cause = str(error) if few else "a client's message could not be used (the operator's log names it)"
-        if not few:
-            _operator_logger.warning("round %s: %s", number, error)
-        if not charged:
-            self.ledger.refund(number, reason=cause, timestamp=time.time())
-        fate = "stays charged" if charged else "was refunded"
-        return RoundAborted(f"round {number} ended without a sum: {cause}; it {fate}", charged=charged)
-
-
-class _Unmasking:
-    """Watches whether a share that unmasks was answered."""
-
-    def __init__(self) -> None:
-        self.answered = False
-
-    def __call__(self, stage: str, sender: int, message: bytes) -> None:
-        self.answered = self.answered or stage == "unmask"
 
 
 def _noise_multiplier(settings: PrivateSum) -> float:

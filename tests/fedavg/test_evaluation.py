@@ -97,6 +97,27 @@ def test_training_and_evaluating_the_same_clients_adds_up():
     assert spent_together(training, plain)[0].readers == np.inf
 
 
+def test_training_and_evaluation_may_spend_one_budget(tmp_path):
+    """A shared ledger holds both; once training has spent it, evaluation is refused, and the other way round."""
+    path = tmp_path / "shared.sqlite"
+    single = build_unweighted_fed_avg(MODEL, sgd(learning_rate=0.1), model_aggregator=private())
+    single.next(single.initialize(), CLIENTS)
+    budget = dp.SharedBudget(delta=1e-5, server_epsilon=1.5 * single.statement().server.epsilon)
+    dp.Ledger.share(path, budget=budget)
+    training = build_unweighted_fed_avg(MODEL, sgd(learning_rate=0.1), model_aggregator=private(ledger=path))
+    evaluation = build_fed_eval(MODEL, model_aggregator=private(ledger=path))
+    training.next(training.initialize(), CLIENTS)
+    state, rounds = evaluation.initialize(), iter(range(9))
+
+    def spend():
+        for _ in rounds:
+            evaluation.next(state, CLIENTS)
+
+    with pytest.raises(dp.BudgetExceeded):
+        spend()
+    assert next(rounds) < 4
+
+
 def test_a_step_that_can_evaluate_is_taken_as_it_is():
     class Step:
         weights = {"w": np.zeros(1)}  # noqa: RUF012

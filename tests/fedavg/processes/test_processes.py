@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 import dp
-from fedavg import ClientData, FedAvgError, ParameterError, RunEntropy, SecureAggregation, TreeError, sgd
+from fedavg import (
+    ClientData,
+    FedAvgError,
+    ParameterError,
+    RoundAborted,
+    RunEntropy,
+    SecureAggregation,
+    TreeError,
+    sgd,
+)
 from fedavg.insecure import insecure_sum
 from fedavg.model import FunctionalModel, batches
 from fedavg.processes import (
@@ -339,16 +348,6 @@ def test_a_ledger_file_goes_on_from_what_was_spent(tmp_path):
     assert second.next(second.initialize(), population).metrics["epsilon"].server > spent.server
 
 
-def test_a_population_that_changes_is_refused():
-    process = build_unweighted_fed_avg(
-        linear(), sgd(learning_rate=0.1), model_aggregator=chosen(population=100)
-    )
-    state = process.next(process.initialize(), ClientData.of(people(100))).state
-    others = ClientData.of({f"other {i}": data for i, data in enumerate(people(100))})
-    with pytest.raises(ParameterError, match="other clients than in the last round"):
-        process.next(state, others)
-
-
 def test_an_update_that_would_leave_nan_in_the_model_is_refused():
     process = build_unweighted_fed_avg(
         lambda weights, data: {"w": weights["w"] + data},
@@ -530,3 +529,18 @@ def test_a_population_of_a_million_costs_what_its_cohort_costs():
     output = process.next(process.initialize(), population)
     assert 5 < len(fetched) < 70
     assert output.metrics["cohort"] == dp.PaddedPoisson(10**6, 30).cohort_size
+
+
+def test_a_round_without_a_sum_says_whether_it_is_charged():
+    """Half the clients' devices vanish: nothing was unmasked, so the round is refunded, and the state is as it was."""
+    process = build_unweighted_fed_avg(linear(), sgd(learning_rate=0.1), model_aggregator=chosen())
+    plan = process._aggregator.plan
+
+    def lossy(values, *, dropouts, **rest):
+        return type(plan).sum_round(plan, values, dropouts={"share": list(range(10))}, **rest)
+
+    object.__setattr__(plan, "sum_round", lossy)
+    with pytest.raises(RoundAborted, match="was refunded") as aborted:
+        process.next(process.initialize(), people(20))
+    assert not aborted.value.charged
+    assert process.statement().server.epsilon == 0
