@@ -92,11 +92,12 @@ class Watch:
             self.kept.append(message)
 
     def progress(self, figures: Any) -> None:
-        """Keep the workers' figures; two seconds after the first shares, end the raylet that is to die."""
+        """Keep the workers' figures; a second after the last shares, end the raylet that is to die."""
         self.figures.append(figures)
-        if self.kill and figures.call == "share" and self.victim is not None:
+        calls = [row.call for row in self.figures]
+        if self.kill and self.victim is not None and calls.count("share") == calls.count("employ"):
             victim, self.victim = self.victim, None
-            threading.Timer(2.0, self.cluster.remove_node, (victim,), {"allow_graceful": False}).start()
+            threading.Timer(1.0, self.cluster.remove_node, (victim,), {"allow_graceful": False}).start()
 
 
 def searched(options: argparse.Namespace, run: fedavg.Federation, kept: list[bytes]) -> dict[str, int]:

@@ -114,8 +114,7 @@ class Crew:
             self._begin(step, layout, clients, number)
         if missing := self._count - len(self._workers):
             self._employ(self.hirer.hire(missing, step, len(self._workers)), number)
-        if not self._workers:
-            raise BackendError(f"no worker is left: {self._cause}; see the workers' own logs")
+        self._require_anybody()
         orphans = [shard for shard in range(self._count) if shard not in self._owners]
         for shard in orphans:
             held = list(self._owners.values())
@@ -124,6 +123,11 @@ class Crew:
             if shard in self._owners:
                 part = clients.part(range(shard, len(clients), self._count))
                 self.call([(self._owners[shard], "hold", (shard, part), len(part))], number=number)
+        self._require_anybody()
+
+    def _require_anybody(self) -> None:
+        if not self._workers:
+            raise BackendError(f"no worker is left: {self._cause}; see the workers' own logs")
 
     def _begin(self, step: Step, layout: Layout, clients: ClientData, number: int) -> None:
         """Take up another run, with the workers that are there if they suit it."""

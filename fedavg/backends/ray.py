@@ -196,12 +196,13 @@ class _Cluster:
 class _Worker:
     def __init__(self, actor: Any, name: str, timeout: float | None) -> None:
         self.actor, self.name = actor, name
-        self._timeout = timeout
+        self._timeout, self._method = timeout, ""
         self._reply: Any = None
         self._value: Any = None
 
     def send(self, method: str, *arguments: Any) -> None:
         """See `Worker`. The value of "mask" stays in the object store: what is received is a reference to it."""
+        self._method = method
         try:
             if method == "mask":
                 apart = self.actor.call_apart.options(num_returns=2)
@@ -218,7 +219,9 @@ class _Worker:
         try:
             reply = ray.get(self._reply, timeout=self._timeout)
         except RayTaskError as error:
-            raise WorkerLost(f"it met a {type(error.cause).__name__}") from error
+            # Before any round there is nothing of a client's in the words.
+            words = f" ({error.cause})" if self._method in ("employ", "hold") else ""
+            raise WorkerLost(f"it met a {type(error.cause).__name__}{words}") from error
         except RayError as error:
             raise WorkerLost(type(error).__name__) from error
         if not isinstance(reply, Reply):

@@ -193,6 +193,14 @@ def test_no_worker_at_all_is_said_before_anything_is_charged():
         Federation(step, clients(), **settings(), backend=backend)
 
 
+@pytest.mark.parametrize("call", ["employ", "hold"])
+def test_workers_that_cannot_take_what_they_are_sent_are_said_before_anything_is_charged(call, tmp_path):
+    backend, _ = remote(dies=lambda name, at: at == call)
+    with pytest.raises(BackendError, match="no worker is left: it ended"):
+        Federation(step, clients(), **settings(folder=tmp_path), backend=backend)
+    assert Federation(step, clients(), **settings(folder=tmp_path, resume=True)).ledger.charged == 0
+
+
 def test_data_travel_once_and_each_worker_holds_its_own_clients_only():
     backend, wire = remote()
     backend.prepare(step, "layout", data := fedavg.ClientData.of(clients()))
