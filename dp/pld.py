@@ -11,7 +11,8 @@ leaves out is bounded by Chernoff and counted as infinite loss. Every step errs 
 
 Source: Doroshenko et al. 2022 (2207.04380), connect the dots; Koskela et al. 2020 (1906.03049), Fourier accountant.
 Not here: what a history is (`dp.accounting`). dp-accounting's engine is the independent check of this one, in tests and
-in `dp.recomputation`; a round takes it ten times as long, and its transform understates small deltas by up to a percent.
+in `dp.recomputation`; a round takes it ten times as long, and its transform understates small deltas by up to a
+percent.
 """
 
 from __future__ import annotations
