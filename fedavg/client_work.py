@@ -5,15 +5,19 @@ Not here: how its values are noised, masked and summed (`fedavg.aggregation`), w
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
 
 from fedavg.client_data import ClientData
-from fedavg.errors import StepError
+from fedavg.errors import StepError, TreeError
 from fedavg.layout import Contribution, Layout
+from fedavg.misfits import written_into
+from fedavg.pytree import Tree
 from fedavg.step import Step, run_step
 
 __all__ = ["ClientLog", "ClientWork"]
@@ -50,15 +54,31 @@ class ClientWork:
 
     def _train(self, position: int) -> Contribution:
         client_id = self.clients.client_ids[position]
-        try:
+        given: list[Tree] = []
+
+        def step(weights: Tree, _: Any) -> Any:
+            given.append(weights)
             # Fetching is part of the client's own work: whatever fails there concerns this client alone, too.
-            return run_step(
-                lambda weights, _: self.step(weights, self.clients.for_client(client_id)),
-                self.layout.spec,
-                self.weights,
-                None,
-                metrics=self.layout.metrics,
-            )
+            return self.step(weights, self.clients.for_client(client_id))
+
+        try:
+            return run_step(step, self.layout.spec, self.weights, None, metrics=self.layout.metrics)
         except StepError as error:
             self.log(client_id, str(error))
             return "failed"
+        finally:
+            if position == self._watched and given:
+                self._watch(given[0])
+
+    @cached_property
+    def _watched(self) -> int | None:
+        """One client a round whose step is watched: what it does to the weights it is given, it does for everybody."""
+        return next((position for position, contributes in self.contributes.items() if contributes), None)
+
+    def _watch(self, given: Tree) -> None:
+        try:
+            sentence = written_into(self.layout.spec, given, self.weights)
+        except TreeError as error:
+            sentence = f"the step changes the nest of weights that it is given ({error}); make a new one"
+        if sentence is not None:
+            warnings.warn(sentence, stacklevel=2)

@@ -23,12 +23,14 @@ from typing import Any
 
 import dp
 from fedavg import backends
+from fedavg.adapters.adapted import AdaptedStep
 from fedavg.aggregation import DROPOUT_STAGES, AggregationPlan, Record, SecureAggregation
 from fedavg.backends import Backend
 from fedavg.checkpoint import RunFolder
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
 from fedavg.errors import ParameterError, RoundAborted
+from fedavg.misfits import buffers_in
 from fedavg.paid_round import paid_round
 from fedavg.planning import RunPlan
 from fedavg.process import FederatedAveraging, RoundOutcome, ServerState
@@ -133,6 +135,8 @@ class Federation:
         self._evaluate, self._record = evaluate, record
         spec = TreeSpec.of(weights)
         initial = spec.flatten(weights)
+        if not isinstance(step, AdaptedStep) and (misfit := buffers_in(spec)) is not None:
+            raise ParameterError(misfit)
         planned = RunPlan.choose(
             spec,
             population=len(self.clients),

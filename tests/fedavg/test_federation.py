@@ -574,3 +574,24 @@ def test_two_runs_that_share_a_ledger_stop_at_its_budget(tmp_path):
         Federation(
             step, CLIENTS, **settings(ledger=path, secure=SecureAggregation.ideal(), rounds=9)
         ).run_round()
+
+
+def writing(weights, data):
+    weights["w"] += 0.1
+    return weights
+
+
+def emptying(weights, data):
+    return {"b": weights["b"], "w": weights.pop("w")}
+
+
+@pytest.mark.parametrize(("bad", "words"), [(writing, "writes into"), (emptying, "changes the nest")])
+def test_a_step_that_touches_what_it_is_given_is_named_once_a_round(bad, words):
+    chosen = settings(rounds=1, metrics={}, secure=SecureAggregation.ideal())
+    with pytest.warns(UserWarning, match=words):
+        train(bad, CLIENTS, **chosen)
+
+
+def test_weights_that_look_like_batch_norm_statistics_are_refused():
+    with pytest.raises(fedavg.ParameterError, match="running_mean look like batch-norm"):
+        train(step, CLIENTS, **settings(weights={"w": np.zeros(2), "running_mean": np.zeros(2)}))
