@@ -16,7 +16,7 @@ from typing import Any
 
 from dp import checks
 from dp.accounting import RunAccountant
-from dp.central import CentralGaussian, CentralMatrix
+from dp.central import CentralFloatGaussianNotFloatingPointSafe, CentralGaussian, CentralMatrix
 from dp.cohorts import PaddedPoisson, Sampler, SelfSampling
 from dp.errors import DPError, ParameterError
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
@@ -200,6 +200,8 @@ def accountant_of(description: Mapping[str, Any]) -> RunAccountant | None:
         The accountant, or None if the description is not of one of this library's own.
     """
     try:
+        if "mechanism" not in description:
+            description = _query(description)
         mechanism = _MECHANISMS[description["mechanism"]["kind"]](_figures(description["mechanism"]))
         sampler = _SAMPLERS[description["sampler"]["kind"]](description["sampler"])
         privacy = Privacy(
@@ -215,15 +217,29 @@ def accountant_of(description: Mapping[str, Any]) -> RunAccountant | None:
         return None
 
 
+def _query(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of `dp.tensorflow_privacy.QueryAccountant` for one event a round, in the form of a plan's."""
+    noise = {"noise_multiplier": description["noise_multiplier"], "sensitivity": 1.0, "dimension": 1}
+    return {
+        **description,
+        "mechanism": {"kind": _FLOAT_GAUSSIAN, **noise},
+        "server_epsilon": None,
+        "max_participations": None,
+        "rounds": 1,
+    }
+
+
 def _figures(description: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in description.items() if name != "kind"}
 
 
+_FLOAT_GAUSSIAN = "central float Gaussian, not floating-point safe"
 _MECHANISMS: dict[str, Callable[[dict[str, Any]], Mechanism]] = {
     "distributed discrete Gaussian": lambda figures: DistributedDiscreteGaussian(**figures),
     "narrow discrete Gaussian": lambda figures: NarrowDiscreteGaussian(**figures),
     "distributed discrete Gaussian, excess removed": lambda figures: RemovableDiscreteGaussian(**figures),
     "distributed Skellam": lambda figures: DistributedSkellam(**figures),
+    _FLOAT_GAUSSIAN: lambda figures: CentralFloatGaussianNotFloatingPointSafe(**figures, trusted_server=True),
     "central discrete Gaussian": lambda figures: CentralGaussian(**figures, trusted_server=True),
     "central banded matrix": lambda figures: CentralMatrix(**figures, trusted_server=True),
 }

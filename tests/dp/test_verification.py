@@ -7,15 +7,16 @@ import sqlite3
 
 import pytest
 
-from dp.accounting import RunAccountant
-from dp.central import CentralGaussian
+from dp.accounting import RunAccountant, epsilon
+from dp.central import CentralFloatGaussianNotFloatingPointSafe, CentralGaussian, CentralMatrix
 from dp.cohorts import PaddedPoisson, SelfSampling
 from dp.errors import LedgerError
+from dp.events import Gaussian
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.ledger import Ledger
 from dp.ledger_file import canonical, link
 from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, NarrowDiscreteGaussian
-from dp.privacy import Privacy
+from dp.privacy import Epsilons, Privacy
 from dp.removable_noise import RemovableDiscreteGaussian
 from dp.shared_budget import SharedBudget
 from dp.verification import verify
@@ -27,6 +28,10 @@ CENTRAL = CentralGaussian(noise_multiplier=1.5, sensitivity=9000.0, dimension=78
 TURNS = FixedOrder(3000, 300)
 """A sampler that is not amplified, for what needs no loss distribution."""
 
+FLOAT = CentralFloatGaussianNotFloatingPointSafe(
+    noise_multiplier=1.5, sensitivity=1.0, dimension=7850, trusted_server=True
+)
+MATRIX = CentralMatrix(noise_multiplier=1.5, sensitivity=9000.0, dimension=10, bands=4, trusted_server=True)
 REMOVABLE = RemovableDiscreteGaussian(
     noise_multiplier=1.5, sensitivity=9000.0, dimension=7850, cohort=416, dropouts=41, colluders=41
 )
@@ -74,6 +79,8 @@ def test_a_ledger_that_fits_is_confirmed(path):
         (NarrowDiscreteGaussian(**{**FIGURES, "sensitivity": 20.0}), DEMO, (True, True)),
         (CENTRAL, DEMO, (True, True)),
         (REMOVABLE, DEMO, (True, True)),
+        (FLOAT, DEMO, (True, True)),
+        (MATRIX, FixedOrder(3000, 300), (True, True)),
         (DistributedDiscreteGaussian(**FIGURES), SelfSampling(DEMO, 0.5), (True, True)),
         (DistributedDiscreteGaussian(**FIGURES), FixedSizeSample(3000, 300), (True, True)),
         (DistributedDiscreteGaussian(**FIGURES), FixedOrder(3000, 300), (True, True)),
@@ -85,6 +92,26 @@ def test_every_mechanism_and_sampler_is_rebuilt_from_its_description(path, mecha
     assert found.findings == ()
     assert found.epsilons == ledger.spent()
     assert tuple(found.recomputed[observer] is not None for observer in ("readers", "server")) == covered
+    assert found.recomputed["readers"] == pytest.approx(found.epsilons.readers, rel=1e-3)
+
+
+def test_a_query_of_tensorflow_privacy_is_recomputed_from_its_description(path):
+    class Query:
+        budgets = Epsilons(3.0, math.inf)
+
+        def epsilons(self, rounds):
+            return Epsilons(epsilon(DEMO.readers_event(Gaussian(1.5), rounds), delta=1e-5), math.inf)
+
+        def describe(self):
+            facts = {"noise_multiplier": 1.5, "sampler": DEMO.describe(), "delta": 1e-5}
+            return {**facts, "readers_epsilon": 3.0, "trusted_server": True}
+
+    ledger = Ledger.attach(path, accountant=Query(), run={})
+    for _ in range(5):
+        ledger.reserve()
+    found = verify(path)
+    assert found.findings == ()
+    assert found.epsilons == ledger.spent()
     assert found.recomputed["readers"] == pytest.approx(found.epsilons.readers, rel=1e-3)
 
 
