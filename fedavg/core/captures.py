@@ -5,7 +5,8 @@ hold what a client gave. In a simulation both share one memory, so a captured li
 captured array may be somebody's data. Allowed are constants, modules, types, frozen dataclasses, and functions of
 which the same holds; everything else comes in as an argument, where its type and its label are checked.
 
-What this cannot see: what a library or a module of the user's does behind a call, and `exec`.
+What this cannot see: what a library does behind a call, a constant that somebody made of a client's value before the
+program was written, and code that is out to hide (aliases of modules, patched classes). It is there for mistakes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,16 @@ from fedavg.core.errors import PrivacyTypeError
 
 __all__ = ["LIBRARIES", "check_captures"]
 
-_CONSTANTS = (
-    type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype, enum.Enum, types.BuiltinFunctionType,
-    types.GenericAlias, np.ufunc, range, slice, type(Ellipsis), type(np.mean), Path,
-)  # fmt: skip
+_PLAIN = {
+    type(None), bool, int, float, complex, str, bytes, range, slice, type(Ellipsis), types.GenericAlias, type(np.mean),
+}  # fmt: skip
+_CONSTANTS = (np.generic, np.dtype, PurePath)
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
+_CAPTURED = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"}
+_REACHING = {
+    "globals", "vars", "eval", "exec", "__import__", "setattr", "delattr", "__dict__", "__setattr__", "__globals__",
+    "__closure__", "__builtins__", "__self__",
+}  # fmt: skip
 LIBRARIES = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {str(Path(__file__).parents[2] / package) + os.sep for package in ("fedavg", "dp", "secagg")}
@@ -61,12 +67,19 @@ class _Check:
     seen: set[int] = dataclasses.field(default_factory=set)
 
     def value(self, path: str, value: Any) -> None:
-        if id(value) in self.seen or isinstance(value, (*_CONSTANTS, *self.opaque)):
+        known = type(value) in _PLAIN or isinstance(value, (*_CONSTANTS, *self.opaque))
+        if known or id(value) in self.seen:
             return
         self.seen.add(id(value))
         match value:
             case types.FunctionType():
                 self.function(value)
+            case types.BuiltinFunctionType():
+                self.value(path, value.__self__)
+            case np.ufunc() if any({*kinds} - {*"O->"} for kinds in value.types):
+                pass  # One made of a Python function, which could be any, takes objects alone.
+            case enum.Enum():
+                self.each(path, {"value": value.value})
             case types.ModuleType():
                 pass  # Its attributes are checked where they are used, unless it is a library.
             case type():
@@ -83,6 +96,7 @@ class _Check:
                 self.value(f"{path}.__self__", value.__self__)
             case tuple() | frozenset():
                 self.each(path, dict(enumerate(value)))
+                self.value(path, type(value))
             case _ if _is_frozen(value):
                 self.each(path, {f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
                 self.value(path, type(value))
@@ -96,27 +110,32 @@ class _Check:
     def function(self, function: types.FunctionType) -> None:
         if function.__code__.co_filename.startswith(LIBRARIES):
             return
-        for code in _codes(function.__code__):
-            for name in _written(code, function.__code__):
-                raise PrivacyTypeError(
-                    f"{self.name} writes to {name!r}, which outlives it: that is a way round the aggregation; return"
-                    " the value instead, and sum it"
-                )
         self.each(f"{function.__name__}'s default", dict(enumerate(function.__defaults__ or ())))
         self.each(f"{function.__name__}'s default", function.__kwdefaults__ or {})
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         held = {name: cell.cell_contents for name, cell in cells if _filled(cell)}
         self.each(function.__name__, held)
         for code in _codes(function.__code__):
-            named = {
-                **held,
-                **{n: function.__globals__[n] for n in _loaded(code) if n in function.__globals__},
-            }
+            self.behaviour(code, function.__code__)
+            names = {**function.__globals__, **sys.modules}
+            named = {**held, **{name: names[name] for name in _loaded(code) if name in names}}
             self.each(function.__name__, named)
             for name, value in named.items():
                 if isinstance(value, types.ModuleType) and not _is_library(value):
                     used = {n: vars(value)[n] for n in code.co_names if n in vars(value)}
                     self.each(f"{function.__name__}.{name}", used)
+
+    def behaviour(self, code: types.CodeType, outermost: types.CodeType) -> None:
+        """Refuse code that writes to what outlives it, or reaches what cannot be followed."""
+        for name in _written(code, outermost):
+            raise PrivacyTypeError(
+                f"{self.name} writes to {name!r}, which outlives it: that is a way round the aggregation; return the"
+                " value instead, and sum it"
+            )
+        for name in _REACHING.intersection(code.co_names):
+            raise PrivacyTypeError(
+                f"{self.name} uses {name}, which reaches what no check can follow; write out what is meant"
+            )
 
     def refuse(self, path: str, value: Any) -> None:
         what = path.split(".", 1)[-1]
@@ -146,15 +165,22 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _written(code: types.CodeType, outermost: types.CodeType) -> Iterator[str]:
-    """Names outside the function that it assigns."""
-    for step in dis.get_instructions(code):
+    """Names outside the function that it assigns, or whose attributes it assigns."""
+    steps = list(dis.get_instructions(code))
+    for position, step in enumerate(steps):
         if step.opname in _WRITES or (step.opname == "STORE_DEREF" and step.argval in outermost.co_freevars):
             yield step.argval
+        if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
+            before = (s for s in reversed(steps[:position]) if s.opname not in ("LOAD_ATTR", "LOAD_METHOD"))
+            root = next(before, step)
+            if root.opname in _CAPTURED:
+                yield f"{root.argval}.{step.argval}"
 
 
 def _loaded(code: types.CodeType) -> Iterator[str]:
-    """Global names that the code reads."""
-    return (step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    """Global names that the code reads, and modules that it imports."""
+    reads = ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
+    return (step.argval for step in dis.get_instructions(code) if step.opname in reads)
 
 
 def _attributes(kind: type) -> Iterator[tuple[str, Any]]:
@@ -162,9 +188,10 @@ def _attributes(kind: type) -> Iterator[tuple[str, Any]]:
     for base in kind.__mro__:
         if not _is_library(sys.modules.get(base.__module__)):
             for name, value in vars(base).items():
-                if isinstance(value, types.FunctionType) or not (
-                    name.startswith("__") and name.endswith("__")
-                ):
+                special = name.startswith("__") and name.endswith("__")
+                function = isinstance(value, types.FunctionType)
+                generated = special and function and value.__code__.co_filename == "<string>"  # by dataclass
+                if not generated and (function or not special):
                     yield name, value
 
 

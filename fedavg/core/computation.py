@@ -24,6 +24,7 @@ from fedavg.core.graph import Node, here, listing, upstream
 from fedavg.core.local import LocalComputation, fits
 from fedavg.core.types import (
     CLIENTS,
+    SERVER,
     FederatedType,
     FunctionType,
     StructType,
@@ -312,6 +313,10 @@ def _trace(function: Callable[..., Any], kinds: tuple[Any, ...], insecure: bool)
         _insecure_traces.reset(token)
     computation = FederatedComputation(function, parameters, result, insecure)
     for node in upstream(*computation.results):
+        if node.label == "raw" and node.type.placement == SERVER and not insecure:
+            raise PrivacyTypeError(
+                f"{computation.name} uses {node.where}, which has no bound; it is of an insecure program"
+            )
         if node.op == "parameter" and node not in parameters:
             raise PrivacyTypeError(
                 f"{computation.name} uses {node.detail} of {node.where}, which belongs to another computation; take it"

@@ -38,10 +38,10 @@ from fedavg.backends import Backend, Local
 from fedavg.client_data import ClientData
 from fedavg.core.computation import FederatedComputation, current_context, takes_clients
 from fedavg.core.errors import ExecutionError
-from fedavg.core.graph import Node, listing
+from fedavg.core.graph import Node, listing, upstream
 from fedavg.core.local import checker
 from fedavg.core.plan import PrivacyReport, Stage, stages_of
-from fedavg.core.program import ClientStage, ServerState, digest, exact_sums, released
+from fedavg.core.program import ClientStage, ServerState, copied, digest, exact_sums, released
 from fedavg.core.promise import Bound, Promise
 from fedavg.entropy import RunEntropy
 from fedavg.errors import RoundAborted, StepError
@@ -246,6 +246,9 @@ class LocalContext:
                 f"{computation.name} was planned for {self.promise.rounds} rounds, and they are used up; plan for more,"
                 " or use a filter (rounds=None)"
             )
+        for node in upstream(*computation.results):
+            if node.function is not None:
+                node.function.check()  # Once more: what it captured may have changed since it was written.
         ids = _client_ids(data, self.promise.sampler.population)
         participations = self._counts(ids, begun=ledger.begun)
         number = ledger.reserve(timestamp=time.time())
@@ -381,7 +384,7 @@ def _arguments(computation: FederatedComputation, arguments: Sequence[Any]) -> d
         if isinstance(argument, ClientData):
             raise ExecutionError(f"{node.detail} is one value of type {node.type}; it was given a population")
         try:
-            given[node] = _copied(checker(node.type.member)(argument))
+            given[node] = copied(checker(node.type.member)(argument))
         except StepError as error:
             raise ExecutionError(f"{node.detail} is not of type {node.type}: {error}") from error
     return given
@@ -407,15 +410,6 @@ def _filled(result: Any, state: ServerState) -> Any:
     if isinstance(result, Mapping):
         return {name: _filled(item, state) for name, item in result.items()}
     return tuple(_filled(item, state) for item in result) if isinstance(result, tuple) else result
-
-
-def _copied(value: Any) -> Any:
-    """A value that shares no memory with the caller's."""
-    if isinstance(value, Mapping):
-        return {name: _copied(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(_copied, value))
-    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _log(client_id: Any, cause: str) -> None:

@@ -15,10 +15,12 @@ import linecache
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedavg.core.captures import LIBRARIES
+from fedavg.core.errors import TypeMismatch
 from fedavg.core.types import FederatedType
 
 if TYPE_CHECKING:
@@ -43,6 +45,11 @@ class Noise:
 
     multiplier: float | None = None
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("multiplier", self.multiplier), ("weight", self.weight)):
+            if value is not None and not 0 < value < inf:
+                raise TypeMismatch(f"{name} is {value}; give a positive number")
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ function's body does behind them (files, sockets, modules) is the client's own s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import NoReturn
 
 from fedavg.core.errors import PrivacyTypeError, TypeMismatch
@@ -109,7 +110,7 @@ def aggregate(
         and unbounded(weight.type.member) == TensorType(unbounded(weight.type.member).dtype)  # type: ignore[union-attr]
     ):
         raise TypeMismatch(f"{here()}: the weight is {weight.type}; give one number per client")
-    if weight is not None and not insecure and not isinstance(value.type.member, WithinType):
+    if weight is not None and not unbound and not isinstance(value.type.member, WithinType):
         refuse(
             f"the weighted mean of {value.type} clips value and weight jointly, and the value has several bounds",
             "bound it as a whole: federated_clip(value, l2=...)",
@@ -130,7 +131,7 @@ def release(node: Node, *, insecure: bool) -> None:
 def bounded_parts(kind: Type, path: str = "") -> Iterator[tuple[str, WithinType]]:
     """The bounded parts of a summable type, each clipped by itself."""
     match kind:
-        case WithinType():
+        case WithinType(l2=bound) if 0 < bound < inf:
             yield path, kind
         case StructType():
             for position, (name, item) in enumerate(kind.elements):

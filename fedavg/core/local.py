@@ -45,6 +45,14 @@ class LocalComputation:
     returns: Type | None
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Refuse captures that could hold or carry a client's value, as they are now.
+
+        Raises:
+            PrivacyTypeError: names the capture.
+        """
         check_captures(self.function, (LocalComputation, *get_args(Type)))
 
     def __call__(self, *arguments: Any) -> Any:

@@ -34,7 +34,7 @@ from fedavg.core.types import (
 )
 from fedavg.errors import StepError
 
-__all__ = ["ClientStage", "ServerState", "digest", "exact_sums", "flatten", "released", "unflatten"]
+__all__ = ["ClientStage", "ServerState", "copied", "digest", "exact_sums", "flatten", "released", "unflatten"]
 
 _ABSENT = object()
 _Vector = NDArray[np.float64]
@@ -56,7 +56,7 @@ class ServerState:
             here = node.label == "public" or node.type.placement != CLIENTS
             ready = all(before in self._values for before in node.inputs)
             if here and ready and node not in self._values and node.op not in ("parameter", "sum", "mean"):
-                self._values[node] = _frozen(_operation(node)(*(self._values[n] for n in node.inputs)))
+                self._values[node] = _operation(node)(*(copied(self._values[n]) for n in node.inputs))
 
     def __getitem__(self, node: Node) -> Any:
         return self._values[node]
@@ -116,9 +116,14 @@ class ClientStage:
             for packing, inputs in zip(self._packings, self.inputs(position), strict=True):
                 if inputs is not None:
                     blocks.update(packing(*inputs))
-        except StepError as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            # Whatever goes wrong at a client concerns that client alone: an error that got out would tell whose data
+            # it was. Its words stay there too, and only ours are sure to have some.
+            words = f": {error}" if isinstance(error, StepError) else ""
             client_id = next(iter(self.data.values())).client_ids[position] if self.data else position
-            self.log(client_id, str(error))
+            self.log(client_id, type(error).__name__ + words)
             return self.zeros
         return blocks if len(blocks) == len(self.zeros) else {**self.zeros, **blocks}
 
@@ -130,6 +135,8 @@ class ClientStage:
         """
         steps, slots, ends = self._steps
         values = slots.copy()
+        for slot in self._shared:  # Its own copies: what one client writes into them no other must read.
+            values[slot] = copied(values[slot])
         for slot, operation in steps:
             values[slot] = operation(position, values)
         given = [[values[i] for i in end] for end in ends]
@@ -144,6 +151,10 @@ class ClientStage:
     @cached_property
     def _filtered(self) -> bool:
         return any(node.op == "filter" for node in self._nodes)
+
+    @cached_property
+    def _shared(self) -> list[int]:
+        return [slot for slot, node in enumerate(self._nodes) if node in self.public]
 
     @cached_property
     def _packings(self) -> list[_Operation]:
@@ -219,12 +230,7 @@ def _fetch(data: ClientData, node: Node) -> _Operation:
     check = checker(node.type.member)
 
     def fetch(position: int, _: list[Any]) -> Any:
-        try:
-            given = data.for_client(data.client_ids[position])
-        except (Exception, SystemExit) as error:
-            # Fetching is part of the client's own work: whatever fails there concerns this client alone.
-            raise StepError(f"fetching {node.detail} raised {type(error).__name__}: {error}") from error
-        return check(given)
+        return check(data.for_client(data.client_ids[position]))
 
     return fetch
 
@@ -387,14 +393,10 @@ def digest(value: Any) -> bytes:
     return state.digest()
 
 
-def _frozen(value: Any) -> Any:
-    """Public values are shared by all clients of a simulation: nobody may write into them."""
-    if isinstance(value, np.ndarray):
-        value.setflags(write=False)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            _frozen(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _frozen(item)
-    return value
+def copied(value: Any) -> Any:
+    """A value that shares no memory with another."""
+    if isinstance(value, Mapping):
+        return {name: copied(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(copied, value))
+    return value.copy() if isinstance(value, np.ndarray) else value

@@ -84,13 +84,18 @@ class Promise:
     def report(self, bound: Bound) -> PrivacyReport:
         """What all planned runs cost, or all that the filter lets pass."""
         runs = self.rounds
-        cost = bound.accountant.budgets if runs is None else bound.accountant.epsilons(runs)
+        cost = self._most(bound) if runs is None else bound.accountant.epsilons(runs)
         return PrivacyReport(
             self.statements(bound, cost, charged=runs or 1),
             bound.plan.events(),
             bound.plan.mechanism.noise_multiplier,
             runs,
         )
+
+    def _most(self, bound: Bound) -> dp.Epsilons:
+        """All that the filter lets pass; readers see nothing that the server does not."""
+        budgets = bound.accountant.budgets
+        return dp.Epsilons(min(budgets.readers, budgets.server), budgets.server)
 
     def statements(self, bound: Bound, cost: dp.Epsilons, *, charged: int, aborted: int = 0) -> dp.Statements:
         """Both statements for a cost."""

@@ -14,6 +14,8 @@ from fedavg.core import (
     InsecureWarning,
     LocalContext,
     Noise,
+    PrivacyTypeError,
+    TypeMismatch,
     at_clients,
     at_server,
     federated_broadcast,
@@ -205,6 +207,14 @@ def test_masked_and_ideal_sums_are_the_same_for_the_same_entropy():
     assert len(values) == 1
 
 
+@pytest.mark.parametrize(
+    "setting", [{"multiplier": 0.0}, {"multiplier": np.nan}, {"weight": -1.0}, {"weight": np.inf}]
+)
+def test_noise_is_a_positive_number(setting):
+    with pytest.raises(TypeMismatch, match="give a positive number"):
+        Noise(**setting)
+
+
 class Broken:
     """A backend whose n-th sum ends with too few clients."""
 
@@ -236,21 +246,62 @@ def test_only_clients_that_were_drawn_are_asked():
     assert len(asked) == len(set(asked))
 
 
-def test_clients_cannot_write_into_what_they_share():
-    @federated_computation(at_clients(float), at_server((float, (2,))))
-    def program(x, shared):
-        def spoil(v, public):
-            public[0] = v
-            return public[0]
+def test_what_a_client_writes_into_what_was_broadcast_nobody_else_reads():
+    def spoil(v, public):
+        seen = public["a"][0] + ("leak" in public)
+        public["a"][0], public["leak"] = v, v
+        return float(seen)
 
+    @federated_computation(at_clients(float), at_server({"a": (float, (2,))}))
+    def program(x, shared):
         value = federated_map(spoil, (x, federated_broadcast(shared)))
+        total = federated_sum(federated_clip(value, l2=100.0))
+        return total, federated_map(lambda s, t: s["a"][0] + len(s), (shared, total))
+
+    mine = {"a": np.zeros(2)}
+    with LocalContext(insecure=True), pytest.warns(InsecureWarning):
+        assert program([5.0, 7.0, 9.0], mine) == (0.0, 1.0)
+    assert not mine["a"].any()
+    assert mine.keys() == {"a"}
+
+
+def test_captures_are_looked_at_again_before_anything_is_charged():
+    store = None
+
+    def tell(v):
+        return v if store is None else store.append(v)
+
+    @federated_computation(at_clients(float))
+    def program(x):
+        return federated_sum(federated_clip(federated_map(tell, x), l2=1.0))
+
+    store = []
+    planned = context()
+    with pytest.raises(PrivacyTypeError, match="tell captures store, of type list"):
+        planned.run(program, [0.1] * 40)
+    assert store == []
+    assert planned.ledger(program).charged == 0
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+def test_masks_are_bound_to_everything_that_is_broadcast(size):
+    @federated_computation(at_clients(float), at_server((float, (size,))))
+    def program(x, shared):
+        value = federated_map(lambda v, s: v + s[size // 2], (x, federated_broadcast(shared)))
         return federated_sum(federated_clip(value, l2=1.0))
 
-    mine = np.zeros(2)
-    with LocalContext(insecure=True), pytest.raises(Exception, match="read-only"):
-        program([1.0, 2.0], mine)
-    assert mine.flags.writeable
-    assert not mine.any()
+    hashes = []
+
+    class Spy:
+        def sum_round(self, plan, work, *, model_hash, **settings):
+            hashes.append(model_hash)
+            return plan.sum_round(work, model_hash=model_hash, **settings)
+
+    for middle in (0.0, 1e-9, 0.0):
+        shared = np.zeros(size)
+        shared[size // 2] = middle
+        context(backend=Spy()).run(program, [0.1] * 40, shared)
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 def test_one_number_in_a_large_cohort_is_rounded_finely_enough():

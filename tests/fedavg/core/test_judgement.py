@@ -349,6 +349,50 @@ def test_rule_3_what_a_client_sends_has_one_form_whatever_it_holds():
     assert transcript([0.1, 9.0, 7.0, 5.0, 3.0, "text", None, [1.0], 1e400, 0.2]) == well
 
 
+class Wordless(Exception):
+    def __str__(self):
+        raise ValueError("not even this")
+
+
+class Abrupt(BaseException):
+    pass
+
+
+class Hostile:
+    def __array__(self, *_, **__):
+        raise Abrupt
+
+    __iter__ = __len__ = __getitem__ = __array__
+
+
+def misbehave(items):
+    kind = int(items[0]) if items else 0
+    if kind == 1:
+        raise Wordless
+    if kind == 2:
+        raise Abrupt
+    if kind == 3:
+        raise SystemExit(3)
+    return {4: Hostile(), 5: [[1.0], [1.0, 2.0]], 6: "text", 7: np.zeros(2, object), 8: 1j}.get(kind, 0.5)
+
+
+def test_rule_3_no_error_gets_out_of_a_client_whatever_it_is():
+    @federated_computation(at_clients(SequenceType(TensorType("float64"))))
+    def program(x):
+        return federated_sum(
+            federated_clip(federated_map(local_computation(returns=float)(misbehave), x), l2=1.0)
+        )
+
+    recorder = Recorder()
+    data = [[k] for k in range(9)] + [None, 3, Hostile(), ["text"], [None], [[1.0]]]
+    context = LocalContext(
+        population=len(data), delta=1e-3, noise_multiplier=2.0, backend=recorder,
+        secure=SecureAggregation.ideal(dropout=0.0, corruption=0.0),
+    )  # fmt: skip
+    context.run(program, data)
+    assert [client for client, integers in recorder.single[0].items() if integers.any()] == [0]
+
+
 def test_rule_3_zeros_take_the_place_of_what_fails_or_is_left_out():
     @federated_computation(ONE)
     def program(x):

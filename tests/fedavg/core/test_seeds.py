@@ -19,6 +19,8 @@ from fedavg.core import (
     local_computation,
     within,
 )
+from fedavg.insecure import insecure_sum
+from fedavg.processes import build_weighted_fed_avg
 
 IDEAL = SecureAggregation.ideal()
 READINGS = [68.5, 70.3, 69.8]
@@ -166,6 +168,28 @@ def test_a_round_of_fedavg_by_hand_is_plain_fedavg():
     ours, plain = insecurely(next_round, weights, data), plain_fedavg(weights, data)
     np.testing.assert_allclose(ours["w"], plain["w"], rtol=1e-12)
     np.testing.assert_allclose(ours["b"], plain["b"], rtol=1e-12)
+
+
+def test_a_round_of_fedavg_by_hand_is_the_built_one():
+    """The same step, weighted by examples: three rounds of `build_weighted_fed_avg`, and of the program above."""
+
+    def step(weights, batch):
+        for _ in range(5):
+            weights = gradient_step(weights, batch)
+        return weights
+
+    data, weights = population(12), {"w": np.zeros(3), "b": np.zeros(())}
+    process = build_weighted_fed_avg(
+        step, weights=weights, examples=lambda batch: len(batch["y"]), model_aggregator=insecure_sum
+    )
+    state, next_round = process.initialize(), federated_averaging(clip=100.0)
+    for _ in range(3):
+        state = process.next(state, data).state
+        weights = insecurely(next_round, weights, data)
+    built = process.get_model_weights(state)
+    np.testing.assert_allclose(weights["w"], built["w"], rtol=1e-12)
+    np.testing.assert_allclose(weights["b"], built["b"], rtol=1e-12)
+    assert str(process.next.type_signature).startswith("(<state=<model=<trainable=<w=float64[3],b=float64>")
 
 
 def test_fedavg_by_hand_learns_privately_round_after_round():
