@@ -83,6 +83,9 @@ class LoopbackGrid:
             self._replies.pop(i) for i in sorted(identifiers, key=lambda i: int(i[1:])) if i in self._replies
         ]
 
+    def send_and_receive(self, messages, *, timeout=None):
+        return self.pull_messages(self.push_messages(messages))
+
     def ask(self, message):
         """What a node answers to a message."""
         node = message.metadata.dst_node_id
@@ -91,7 +94,7 @@ class LoopbackGrid:
     def _push(self, message):
         identifier, node = f"m{next(self._count)}", message.metadata.dst_node_id
         message.metadata.__dict__["_message_id"] = identifier
-        stage = message.content[HEADER]["stage"]
+        stage = message.content[HEADER]["stage"] if HEADER in message.content else "plain"
         message = message if self.down is None else self.down(stage, node, message)
         if message is None:
             return identifier

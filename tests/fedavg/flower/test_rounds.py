@@ -1,6 +1,8 @@
 """Private rounds over Flower's messages, with the network in memory."""
 
+import itertools
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, Krum
 
 import dp
 from fedavg.errors import ParameterError, RoundAborted
-from fedavg.flower import PrivateStrategy
-from tests.fedavg.flower.network import QUICK, network, rounds, silent, start
+from fedavg.flower import Deadlines, PrivateStrategy
+from tests.fedavg.flower.network import QUICK, LoopbackGrid, network, rounds, silent, start
 
 COUNTED = dp.Privacy(noise_multiplier=0.05, delta=1e-3, l2_clip_norm=10.0, metrics_share=0.5)
 LOUD = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
@@ -106,6 +108,51 @@ def test_an_aborted_round_is_tried_again_under_a_new_number(tmp_path):
     grid.down = away_in_round_1
     run(tmp_path, settings, grid, count=1)
     assert [(line["round"], line.get("survivors")) for line in lines(tmp_path)] == [(1, None), (2, 4)]
+
+
+def test_a_reply_that_never_comes_whole_costs_its_node_only(tmp_path):
+    """Flower's Grid blocks on a reply whose sender died while it sent it; the others are not to wait for it."""
+    settings, over = rounds(4), threading.Event()
+    grid = network(tmp_path, settings)
+    pull, stuck = grid.pull_messages, set()
+
+    def push(messages):
+        identifiers = LoopbackGrid.push_messages(grid, messages)
+        stuck.update(i for i, m in zip(identifiers, messages, strict=True) if m.metadata.dst_node_id == 1002)
+        return identifiers
+
+    def blocking(identifiers):
+        if stuck.intersection(identifiers):
+            over.wait(60)
+        return pull(identifiers)
+
+    grid.push_messages, grid.pull_messages = push, blocking
+    try:
+        run(tmp_path, settings, grid)
+    finally:
+        over.set()
+    assert lines(tmp_path)[0]["survivors"] == 3
+
+
+def test_a_transport_that_fails_now_and_then_costs_nothing(tmp_path):
+    settings, failures = rounds(4), itertools.count()
+    grid = network(tmp_path, settings)
+    pull = grid.pull_messages
+
+    def flaky(identifiers):
+        if next(failures) % 2:
+            raise OSError("503 Service Unavailable")
+        return pull(identifiers)
+
+    grid.pull_messages = flaky
+    private = PrivateStrategy(
+        FedAvg(fraction_evaluate=0.0),
+        settings,
+        folder=tmp_path / "server",
+        deadlines=Deadlines(stage=20.0, masked_input=20.0, pause=0.0),
+    )
+    private.start(grid, start(), 1)
+    assert lines(tmp_path)[0]["survivors"] == 4
 
 
 def test_a_round_lost_while_unmasking_stays_charged(tmp_path):
