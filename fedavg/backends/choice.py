@@ -13,8 +13,8 @@ def of(backend: Backend | str | None) -> Backend:
 
     Args:
         backend: None or "local" plays clients in this process; "processes" in several of this machine; "ray" on the Ray
-            cluster at hand, or one that is started; an address of a Ray cluster ("host:6379", "ray://host:10001",
-            "auto") there; a `Backend` is taken as it is.
+            cluster at hand, or one that is started; an address of a Ray cluster ("host:6379", "auto") there; a
+            `Backend` is taken as it is.
 
     Raises:
         ParameterError: none of these.

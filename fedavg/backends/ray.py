@@ -37,7 +37,7 @@ class Ray(Remote):
     """Play the clients on a Ray cluster; the same sums as in one process, bit for bit.
 
     Args:
-        address: The cluster's address ("host:6379", "auto", "ray://host:10001"). None takes the cluster this process is
+        address: The cluster's address ("host:6379", "auto"). None takes the cluster this process is
             connected to, or else starts one on this machine, which ends with this object.
         workers: How many; as many as the cluster has room for when None.
         num_cpus: Processors of each worker.

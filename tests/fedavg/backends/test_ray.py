@@ -1,5 +1,6 @@
 """Clients on a Ray cluster of two raylets on this machine's loopback interface; one cluster for the file."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from ray.cluster_utils import Cluster
 
 from fedavg import Federation
 from fedavg.backends import of
-from fedavg.backends.ray import Ray
+from fedavg.backends.ray import Ray, _Node, _taken
 from fedavg.errors import BackendError, ParameterError
 from tests.fedavg.backends.steps import LocalWithout, assert_same, clients, deadly, run, settings, step
 
@@ -24,7 +25,7 @@ def cluster():
     """Room for two workers on the first raylet and one on the second; a user's cluster, connected to before."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **STORE})
     try:
-        cluster.add_node(num_cpus=1, **STORE)
+        cluster.add_node(num_cpus=1, num_gpus=1, **STORE)
         cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False)
         yield cluster
@@ -62,17 +63,21 @@ def test_a_step_that_cannot_travel_is_refused_before_anything_is_charged(cluster
     assert Federation(step, clients(), **settings(folder=tmp_path, resume=True)).ledger.charged == 0
 
 
-def test_workers_ask_for_the_gpus_of_their_step(cluster):
-    """Only the asking is shown: there is no GPU here, so that nobody can be hired."""
+def test_workers_are_where_the_gpus_of_their_step_are(cluster):
+    """The second raylet says that it has a GPU (none is there): it is where the workers go, and how many fit."""
 
     def on_gpu(weights, data):
         return weights
 
-    on_gpu.num_gpus = 0.5
-    with Ray(workers=1) as backend, pytest.raises(BackendError, match="no worker"):
+    on_gpu.num_gpus = 1
+    told = []
+    with Ray(progress=told.append) as backend:
         Federation(on_gpu, clients(), **settings(), backend=backend)
-    with Ray(workers=1, num_gpus=0) as backend:
-        Federation(on_gpu, clients(), **settings(), backend=backend)
+    (worker,) = {figures.worker for figures in told}
+    (node,) = [node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU")]
+    assert worker.split()[2] == node[:8]
+    with Ray(workers=1, num_gpus=2) as backend, pytest.raises(BackendError, match="no worker"):
+        Federation(step, clients(), **settings(), backend=backend)
 
 
 def test_settings_out_of_range_are_refused(cluster):
@@ -84,6 +89,40 @@ def test_settings_out_of_range_are_refused(cluster):
 def test_by_name_and_by_address(cluster):
     assert isinstance(of("ray"), Ray)
     assert isinstance(of(cluster.address), Ray)
+
+
+class Losses:
+    """Stands for a crew: notes who was lost."""
+
+    def __init__(self):
+        self.lost = []
+
+    def lose(self, worker, cause):
+        self.lost.append(worker)
+
+
+def test_a_merged_sum_that_is_lost_is_made_good_from_its_parts(cluster):
+    """A tree of two levels whose top and one leaf are gone: the other leaves come, the lost one's worker goes."""
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def gone():
+        raise OSError
+
+    gone = gone.remote()
+    a, b, c = (_Node(name, ray.put(name.encode())) for name in "abc")
+    lost = _Node("d", gone)
+    crew = Losses()
+    top = _Node("a", gone, (_Node("a", gone, (a, lost)), _Node("b", ray.put(b"b+c"), (b, c))))
+    assert list(_taken(crew, top)) == [b"a", b"b+c"]
+    assert crew.lost == ["d"]
+
+
+def test_the_example_runs(cluster, capsys):
+    pytest.importorskip("sklearn")
+    example = importlib.import_module("examples.ray_digits")
+    result = example.main(clients=40, rounds=1, expected=20)
+    assert result.weights.any()
+    assert "round 1: 40 of 40 answered" in capsys.readouterr().out
 
 
 def drilled(*options):
