@@ -212,13 +212,16 @@ class PrivateAggregator:
             if self.settings.secure.masked
             else "without masks, which hides nothing from the server"
         )
+        noise = "noised by the clients"
+        if self.plan.mechanism.trusted_server:
+            noise = "noised by a server that is trusted with the sum, so that nothing is promised against it"
         if self.settings.population is None:
             return (
-                f"private_sum over clients that the caller chose, {masks}: noised, charged, and without amplification"
-                " by sampling, so readers have the server's epsilon"
+                f"private_sum over clients that the caller chose, {masks}: {noise}, charged, and without amplification"
+                " by sampling, because who took part is not taken as secret"
             )
         return (
-            f"private_sum over a padded Poisson cohort that the library drew, {masks}: noised, charged, and amplified"
+            f"private_sum over a padded Poisson cohort that the library drew, {masks}: {noise}, charged, and amplified"
             " by the secret draw against readers"
         )
 

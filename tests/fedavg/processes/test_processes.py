@@ -544,3 +544,37 @@ def test_a_round_without_a_sum_says_whether_it_is_charged():
         process.next(process.initialize(), people(20))
     assert not aborted.value.charged
     assert process.statement().server.epsilon == 0
+
+
+def test_a_trusted_server_is_named_and_nothing_is_promised_against_it():
+    trusting = dp.Privacy(
+        noise_multiplier=1.0, delta=1e-5, l2_clip_norm=1.0, mechanism="central_gaussian", trusted_server=True
+    )
+    aggregator = private_sum(
+        trusting, rounds=1, cohort_size=20, population=200, secure=SecureAggregation.ideal()
+    )
+    process = build_unweighted_fed_avg(
+        linear(metrics=None, bounds={}), sgd(learning_rate=0.1), model_aggregator=aggregator
+    )
+    _, output = run(process, ClientData.of(people(200)), 1)
+    assert output.metrics["epsilon"].server == math.inf > output.metrics["epsilon"].readers
+    assert "a server that is trusted with the sum" in output.metrics["aggregation"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"clip_quantile": 0.5}, "one fixed l2_clip_norm"),
+        ({"l2_clip_norm": {"w": 1.0}}, "one fixed l2_clip_norm"),
+        ({"mechanism": "central_matrix", "trusted_server": True}, "fresh noise every round"),
+        ({"mechanism": "skellam"}, "fedavg.train has skellam"),
+    ],
+)
+def test_promises_that_processes_cannot_keep_are_refused(changes, complaint):
+    promise = dp.Privacy(**{"noise_multiplier": 1.0, "delta": 1e-5, "l2_clip_norm": 1.0, **changes})
+    with pytest.raises(ParameterError, match=complaint):
+        build_unweighted_fed_avg(
+            linear(metrics=None, bounds={}),
+            sgd(learning_rate=0.1),
+            model_aggregator=private_sum(promise, rounds=1, cohort_size=20),
+        )
