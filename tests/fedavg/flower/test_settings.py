@@ -109,7 +109,7 @@ def test_the_calibrated_noise_is_kept_in_the_folder_and_rounded_up(tmp_path):
         {"coin": 0.5},
         {"privacy": dataclasses.replace(PRIVACY, delta=2e-3)},
         {"privacy": dataclasses.replace(PRIVACY, max_participations=2)},
-        {"privacy": dataclasses.replace(PRIVACY, server_epsilon=1e6)},
+        {"privacy": dataclasses.replace(PRIVACY, server_epsilon=100.0)},
         {"privacy": dataclasses.replace(PRIVACY, l2_clip_norm=11.0)},
     ],
 )
