@@ -49,6 +49,7 @@ from fedavg.errors import RoundAborted, StepError
 __all__ = ["InsecureWarning", "LocalContext", "RunResult"]
 
 _client_logger = logging.getLogger("fedavg.client")
+_STAGE_BITS = 16  # A sum's number is its run's and its stage's, so that no two on a ledger share one.
 _LEAST_DENOMINATOR = 4.0  # deviations of its noise
 _INSECURE = (
     "INSECURE: computed without noise and without masks, for debugging; whoever sees this result learns about single"
@@ -265,7 +266,7 @@ class LocalContext:
                     log=_log,
                     zeros=stage.plan.zeros(),
                 )
-                sums = self._sum(stage, work, number * len(bound.plan.stages) + position, record, computation)
+                sums = self._sum(stage, work, (number << _STAGE_BITS) + position, record, computation)
                 state.advance(self._released(stage, sums))
                 survivors.append(sums.survivors)
                 record.answered = True
