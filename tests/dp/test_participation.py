@@ -229,6 +229,24 @@ def test_a_claim_costs_what_its_cohort_is_large(path):
     assert len(statements) == 2 + 2 * 10
 
 
+def test_nobody_else_counts_between_a_look_at_the_cap_and_the_count(path, monkeypatch):
+    counts = ParticipationCounts(ledger(path))
+    looked, look = [], ParticipationCounts._stored
+
+    def interrupted(self, client):
+        found = look(self, client)
+        other = sqlite3.connect(counts.path, timeout=0, isolation_level=None)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.close()
+        looked.append(client)
+        return found
+
+    monkeypatch.setattr(ParticipationCounts, "_stored", interrupted)
+    took_part(counts, "ann", "bob", cap=1)
+    assert len(looked) == 2
+
+
 RACE = """
     import sys
     sys.path.insert(0, sys.argv[2])
