@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from examples import core_sensors
 from fedavg import RunEntropy, SecureAggregation
 from fedavg.core import (
     InsecureWarning,
@@ -87,6 +88,16 @@ def test_average_temperature_is_private_within_its_stated_error():
     assert event.stddev[0] / 10_000 < 0.06  # degrees
     assert max(map(abs, errors)) < 4
     assert max(map(abs, errors)) > 2 / 3
+
+
+def test_the_example_of_the_sensors_says_what_it_costs_and_rejects_the_leak(capsys):
+    found, errors, readings = core_sensors.main(sensors=500, epsilon=4.0)
+    printed = capsys.readouterr().out
+    assert "(<readings={float32}@CLIENTS,threshold=float32@SERVER> -> <average=float32@SERVER" in printed
+    assert "epsilon 4.000" in printed
+    assert "rejected: core_sensors.py, line" in printed
+    assert abs(found["average"] - readings.mean()) < 5 * errors[0]
+    assert abs(found["share_over"] - (readings > 70).mean()) < 5 * errors[1]
 
 
 def test_fraction_over_a_broadcast_threshold():
