@@ -13,8 +13,8 @@ Not here: the statistics (`dp.auditing`), detectors for single failures (`fedavg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ from fedavg.entropy import RunEntropy
 __all__ = ["Canaries", "integers", "one_run", "one_shot"]
 
 _MODEL = bytes(32)
+_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Canaries:
 
     plan: AggregationPlan
     entropy: RunEntropy
+    _kept: dict[int, NDArray[np.uint8]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def _dice(self) -> RunEntropy:
@@ -55,14 +57,10 @@ class Canaries:
 
     def values(self, group: int, client: int, *, size: float = 1.0) -> dict[str, NDArray[np.float64]]:
         """One canary's blocks: random signs, each block scaled to `size` times its bound."""
-        encoding = self.plan.encoding
-        total = sum(block.length for block in encoding.blocks)
-        dice = self._dice.dice("canary", group, client)
-        bits = np.frombuffer(dice.bytes(-(-total // 8)), np.uint8)
-        signs = np.unpackbits(bits, count=total).astype(np.float64) * 2 - 1
+        signs = np.unpackbits(self._bits(group)[client], count=len(self._units)) * 2.0 - 1.0
         values: dict[str, NDArray[np.float64]] = {}
         start = 0
-        for block in encoding.blocks:
+        for block in self.plan.encoding.blocks:
             unit = size * block.l2_bound / np.sqrt(block.length)
             for name, length in block.parts:
                 values[name] = signs[start : start + length] * unit
@@ -72,6 +70,49 @@ class Canaries:
     def direction(self, group: int, client: int) -> NDArray[np.float64]:
         """The canary in integer units, shape (values,)."""
         return integers(self.plan, self.values(group, client))
+
+    def total(self, group: int) -> NDArray[np.float64]:
+        """The sum of a whole group in integer units, before anything is rounded, shape (values,)."""
+        count, summed = self.plan.cohort, np.zeros(len(self._units))
+        for rows in self._rows(group):
+            summed += rows.sum(axis=0)
+        total: NDArray[np.float64] = (2 * summed - count) * self._units
+        return total
+
+    def projections(self, group: int, released: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Length of what was released along each canary's direction, in integer units, shape (cohort,)."""
+        weighted = self._units * released
+        along = np.concatenate([rows @ weighted for rows in self._rows(group)])
+        found: NDArray[np.float64] = (2 * along - weighted.sum()) / np.linalg.norm(self._units)
+        return found
+
+    @cached_property
+    def _units(self) -> NDArray[np.float64]:
+        """Size of each coordinate of a canary in integer units."""
+        encoding = self.plan.encoding
+        return np.concatenate(
+            [
+                np.full(block.length, scale * block.l2_bound / np.sqrt(block.length))
+                for block, scale in zip(encoding.blocks, encoding.scales, strict=True)
+            ]
+        )
+
+    def _bits(self, group: int) -> NDArray[np.uint8]:
+        """A group's signs as packed bits, a row for each canary; the last group's are kept."""
+        if group not in self._kept:
+            width = -(-len(self._units) // 8)
+            drawn = self._dice.dice("canary", group).bytes(self.plan.cohort * width)
+            self._kept.clear()
+            self._kept[group] = np.frombuffer(drawn, np.uint8).reshape(self.plan.cohort, width)
+        return self._kept[group]
+
+    def _rows(self, group: int) -> Iterator[NDArray[np.float64]]:
+        """A group's signs as zeros and ones, some rows at a time."""
+        bits = self._bits(group)
+        for start in range(0, len(bits), _ROWS):
+            yield np.unpackbits(bits[start : start + _ROWS], axis=1, count=len(self._units)).astype(
+                np.float64
+            )
 
     def release(
         self, group: int, included: NDArray[np.bool_], *, number: int | None = None, size: float = 1.0
@@ -118,7 +159,7 @@ def one_run(
     scores, coins = [], []
     for group in range(groups):
         included = canaries.coins(group)
-        scores.append(_projections(canaries, group, _releases(canaries, group, included, participations)))
+        scores.append(canaries.projections(group, _releases(canaries, group, included, participations)))
         coins.append(included)
     measured, fell = np.concatenate(scores), np.concatenate(coins)
     return one_run_bound(measured, fell, delta=delta, significance=significance), measured, fell
@@ -144,7 +185,7 @@ def one_shot(
     cosines = []
     for group in range(groups):
         released = _releases(canaries, group, everybody, participations)
-        cosines.append(_projections(canaries, group, released) / np.linalg.norm(released))
+        cosines.append(canaries.projections(group, released) / np.linalg.norm(released))
     measured = np.concatenate(cosines)
     dimension = sum(block.length for block in plan.encoding.blocks)
     return one_shot_estimate(measured, dimension=dimension, delta=delta), measured
@@ -168,12 +209,3 @@ def _releases(
     for number in range(first + 1, first + participations):
         total += canaries.release(group, included, number=number)
     return total
-
-
-def _projections(canaries: Canaries, group: int, released: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Length of what was released along each canary's direction, in integer units."""
-    found = np.empty(canaries.plan.cohort)
-    for client in range(canaries.plan.cohort):
-        direction = canaries.direction(group, client)
-        found[client] = direction @ released / np.linalg.norm(direction)
-    return found

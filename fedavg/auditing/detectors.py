@@ -195,10 +195,7 @@ def _dispersion(values: NDArray[np.int64], trials: int, rate: float) -> float:
 def _noise(canaries: Canaries, number: int) -> NDArray[np.float64]:
     """What a round's sum holds beside its known inputs, in integer units."""
     everybody = np.ones(canaries.plan.cohort, np.bool_)
-    release = canaries.release(number, everybody)
-    for client in range(canaries.plan.cohort):
-        release -= canaries.direction(number, client)
-    return release
+    return canaries.release(number, everybody) - canaries.total(number)
 
 
 def _noise_stddev(plan: AggregationPlan) -> float:

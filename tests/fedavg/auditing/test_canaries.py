@@ -17,7 +17,7 @@ from fedavg.auditing import audit, one_run, one_shot
 from tests.fedavg.auditing import pipelines
 
 # Canaries enough that chance, and dimensions enough that the other canaries, move the estimate by a few percent.
-SIZES = {1.0: (2000, 50_000), 2.0: (5000, 30_000), 4.0: (10_000, 20_000)}
+SIZES = {1.0: (3000, 30_000), 2.0: (5000, 15_000), 4.0: (10_000, 6_000)}
 TRUTH = {1.0: 4.377, 2.0: 1.992, 4.0: 0.926}
 DELTA = 1e-5
 

@@ -56,6 +56,7 @@ def test_other_rounds_are_understood_too(tmp_path, settings):
         (lambda stage, data: [(stage, b"X" + data[1:])], "a message of version"),
         (lambda stage, data: [("unmask", data)], "a message of kind masked_input"),
         (lambda stage, data: [(stage, data), (stage, data)], "a second message"),
+        (lambda stage, data: [("metrics", data)], "a stage that the protocol does not have"),
     ],
 )
 def test_what_does_not_belong_is_named(recorded, change, says):
