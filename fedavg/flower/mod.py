@@ -15,6 +15,7 @@ Not here: what is answered (`fedavg.flower.node`).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +94,7 @@ def _answer(
         raise NodeRefusal(
             f"a {message.metadata.message_type} message: this node answers private training rounds only"
         )
+    _require_fresh(message)
     request = read_request(message.content)
     folder = _folder(folders, context.node_config)
     settings = _settings(rounds, folder)
@@ -107,6 +109,16 @@ def _answer(
         )
         reply = node.answer(request, lambda plan: _train(plan, request, message, context, app))
     return Message(write_reply(reply), reply_to=message)
+
+
+def _require_fresh(message: Message) -> None:
+    """Say why where Flower would only drop the answer: what is sent after a message's time to live never arrives."""
+    age, good_for = time.time() - message.metadata.created_at, message.metadata.ttl
+    if age > good_for:
+        raise NodeRefusal(
+            f"the message is {age:.0f} seconds old by this node's clock and was good for {good_for:.0f}: the clocks of"
+            " node and server differ, or this node was busy; set both by NTP"
+        )
 
 
 def _folder(folders: str | Path | None, node_config: Mapping[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -312,6 +313,23 @@ def test_a_failure_inside_a_node_says_nothing_of_its_words(tmp_path):
             run(tmp_path, settings, grid)
     failed = [reason(reply) for stage, _, reply in grid.seen if stage == "masked_input"][:4]
     assert failed == ["it failed (MemoryError); the node's own log says why"] * 4
+
+
+def test_a_clock_that_is_hours_ahead_is_named_in_the_nodes_log(tmp_path, caplog):
+    settings = rounds(4)
+    grid = network(tmp_path, settings)
+    ask, clock = grid.ask, time.time
+
+    def by_its_clock(message):
+        with pytest.MonkeyPatch.context() as patch:
+            if message.metadata.dst_node_id == 1001:
+                patch.setattr(time, "time", lambda: clock() + 86_400)
+            return ask(message)
+
+    grid.ask = by_its_clock
+    run(tmp_path, settings, grid)
+    assert "clocks of node and server differ" in caplog.text
+    assert lines(tmp_path)[0]["survivors"] == 3
 
 
 def test_a_node_without_a_folder_says_how_to_give_it_one(tmp_path):

@@ -129,13 +129,19 @@ def test_twelve_nodes_two_of_them_killed_at_every_stage(tmp_path):
         deployment.run(seconds=2200, meanwhile=Supervisor(deployment, script))
     reports = lines(deployment)
     print(json.dumps(reports, indent=1))
-    # Of the roster of twelve, ten are too few for an active server to be believed: a round ends at its first stage, and
-    # is taken back, while the killed nodes are away. The rounds between give the survivors' sum.
+    # Of the roster of twelve, ten are too few for an active server to be believed, so that a round in which both killed
+    # nodes are still away ends at its first stage. On a busy machine others may be late, too, and the floor is ten.
     aborted = [line for line in reports if "aborted" in line]
+    sums = [line for line in reports if line not in aborted]
     assert aborted
-    assert all(not line["charged"] and len(line["stages"]) == 1 for line in aborted)
-    assert [line["survivors"] for line in reports if line not in aborted] == [10, 10, 12, 12, 10]
-    assert all(line["seconds"] < 5 * (SLOW + 5) for line in reports if line not in aborted)
+    assert not any(line["charged"] for line in aborted)
+    assert len(sums) == 5
+    assert all(10 <= line["survivors"] <= 12 for line in sums)
+    assert all((folder / "orders.obeyed").exists() for folder in deployment.node_folders)
+    full = [i for i, line in enumerate(reports) if line["stages"][0]["answered"] == 12]
+    first_kill = next(i for i, line in enumerate(reports) if line["stages"][0]["answered"] < 12)
+    assert max(full) > first_kill  # They were let in again.
+    assert all(line["seconds"] < 5 * (SLOW + 5) for line in sums)
     probes = json.loads((deployment.server_folder / "evaluations.json").read_text())["probes"]
     assert "ANSWERED" not in probes
     assert len(probes) >= 10
