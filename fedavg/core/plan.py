@@ -166,7 +166,7 @@ class Plan:
         cls,
         roots: Sequence[Node],
         *,
-        noise_multiplier: float | None,
+        noise_multiplier: float,
         sampler: dp.Sampler,
         privacy: dp.Privacy,
         secure: SecureAggregation,
@@ -176,8 +176,7 @@ class Plan:
 
         Args:
             roots: The program's results.
-            noise_multiplier: Least z of all aggregations together, as the budgets want it; None where every
-                aggregation has its own and no budget binds.
+            noise_multiplier: Least z of all aggregations together, as the context wants it.
             sampler: Who is drawn.
             privacy: The promise.
             secure: How sums are taken.
@@ -238,18 +237,12 @@ def stages_of(roots: Sequence[Node]) -> tuple[tuple[Aggregation, ...], ...]:
     return tuple(map(tuple, stages))
 
 
-def _shares(
-    aggregations: Sequence[Aggregation], noise_multiplier: float | None
-) -> tuple[float, dict[str, float]]:
+def _shares(aggregations: Sequence[Aggregation], noise_multiplier: float) -> tuple[float, dict[str, float]]:
     """Z of all together, and each aggregation's share of 1/z^2."""
     noises: dict[str, Noise] = {a.name: a.node.detail for a in aggregations}
     fixed = {name: noise.multiplier**-2 for name, noise in noises.items() if noise.multiplier is not None}
     free = {name: noise.weight for name, noise in noises.items() if noise.multiplier is None}
-    if noise_multiplier is None and free:
-        raise ExecutionError(
-            "the context states no budget and no noise multiplier; give it one, or give every aggregation its own noise"
-        )
-    whole = noise_multiplier**-2 if noise_multiplier is not None else fsum(fixed.values())
+    whole = noise_multiplier**-2
     left = whole - fsum(fixed.values())
     if left < -1e-12 * whole or (free and left <= 0):
         raise ExecutionError(

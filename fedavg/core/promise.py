@@ -55,10 +55,12 @@ class Promise:
             )
         if not computation.asks_clients:
             raise ExecutionError(f"{computation.name} asks nothing of clients; it costs nothing")
-        least, rounds = self.privacy.noise_multiplier, self.rounds or 1
-        budgeted = self.privacy.readers_epsilon is not None or self.privacy.server_epsilon is not None
-        if self.rounds is not None and budgeted:
-            least = dp.calibrate(self.privacy, self.sampler, rounds=rounds)
+        rounds = self.rounds or 1
+        # A filter's budgets are for all programs on its ledger; so its noise is what was asked for.
+        promised = self.privacy
+        if self.rounds is None:
+            promised = replace(promised, readers_epsilon=None, server_epsilon=None)
+        least = dp.calibrate(promised, self.sampler, rounds=rounds)
         plan = Plan.choose(
             computation.results,
             noise_multiplier=least,
