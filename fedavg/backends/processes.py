@@ -48,12 +48,16 @@ class Processes(Remote):
         progress: Progress | None = None,
         client_log: str | Path | None = None,
     ) -> None:
-        count = len(os.sched_getaffinity(0)) if workers is None else workers
+        count = _processors() if workers is None else workers
         if count < 1:
             raise ParameterError(f"workers is {count}; give at least 1")
         crew = Crew(_Spawner(count, timeout, client_log), progress)
         super().__init__(crew)
         weakref.finalize(self, crew.stop)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Spawner:

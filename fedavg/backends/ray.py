@@ -196,7 +196,7 @@ class _Cluster:
 class _Worker:
     def __init__(self, actor: Any, name: str, timeout: float | None) -> None:
         self.actor, self.name = actor, name
-        self._timeout, self._method = timeout, ""
+        self.timeout, self._method = timeout, ""
         self._reply: Any = None
         self._value: Any = None
 
@@ -217,7 +217,7 @@ class _Worker:
     def receive(self) -> Reply:
         """See `Worker`."""
         try:
-            reply = ray.get(self._reply, timeout=self._timeout)
+            reply = ray.get(self._reply, timeout=self.timeout)
         except RayTaskError as error:
             # Before any round there is nothing of a client's in the words.
             words = f" ({error.cause})" if self._method in ("employ", "hold") else ""
@@ -264,7 +264,7 @@ def _merged(group: tuple[_Node, ...], opening: tuple[Any, bytes]) -> _Node:
 def _taken(crew: Crew, node: _Node) -> Iterator[bytes]:
     """Fetch a sum; where it is lost, fetch what it was made from; a worker's own sum that is lost takes it along."""
     try:
-        part = ray.get(node.part)
+        part = ray.get(node.part, timeout=node.worker.timeout)
     except RayError as error:
         if not node.parts:
             crew.lose(node.worker, f"its masked sum was lost ({type(error).__name__})")

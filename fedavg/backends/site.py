@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from fedavg.step import Step
 __all__ = ["IdealPart", "Order", "Reply", "Site", "serve"]
 
 Messages = Sequence[tuple[int, bytes]]
+_RSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10
 _client_logger = logging.getLogger("fedavg.client")
 _worker_logger = logging.getLogger("fedavg.worker")
 
@@ -98,7 +100,7 @@ def serve(call: Callable[[], Any]) -> Reply:
     return reply._replace(
         seconds=time.perf_counter() - begun,
         cpu_seconds=time.process_time() - cpu,
-        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _RSS_PER_MB,
     )
 
 

@@ -51,6 +51,18 @@ def test_a_killed_process_costs_its_clients_and_nothing_else(backend):
     assert_same(after, run(None, cohort_size=60))
 
 
+def test_a_run_that_is_broken_off_leaves_no_answer_for_the_next(backend):
+    """The caller's own record raises while other processes still answer the same stage."""
+
+    def broken(stage, sender, message):
+        if stage == "share":
+            raise KeyError("disk full")
+
+    with pytest.raises(KeyError):
+        run(backend, record=broken)
+    assert_same(run(backend), run(None))
+
+
 @pytest.mark.drill
 def test_a_process_that_hangs_is_given_up_after_its_time():
     silent = LocalWithout(lambda client: client % 3 == 1, "masked_input")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -109,12 +110,12 @@ def test_a_merged_sum_that_is_lost_is_made_good_from_its_parts(cluster):
         raise OSError
 
     gone = gone.remote()
-    a, b, c = (_Node(name, ray.put(name.encode())) for name in "abc")
-    lost = _Node("d", gone)
-    crew = Losses()
-    top = _Node("a", gone, (_Node("a", gone, (a, lost)), _Node("b", ray.put(b"b+c"), (b, c))))
+    crew, worker = Losses(), SimpleNamespace(timeout=60)
+    a, b, c = (_Node(worker, ray.put(name.encode())) for name in "abc")
+    lost = _Node(SimpleNamespace(timeout=60, name="d"), gone)
+    top = _Node(worker, gone, (_Node(worker, gone, (a, lost)), _Node(worker, ray.put(b"b+c"), (b, c))))
     assert list(_taken(crew, top)) == [b"a", b"b+c"]
-    assert crew.lost == ["d"]
+    assert crew.lost == [lost.worker]
 
 
 def test_the_example_runs(cluster, capsys):

@@ -73,7 +73,7 @@ class Wire:
 
     def __init__(self, workers=WORKERS, dies=lambda name, stage: False, log=None):
         self.workers, self.dies, self.log = workers, dies, log
-        self.calls, self.received, self.hired = [], [], 0
+        self.calls, self.received, self.hired, self.workers_made = [], [], 0, []
 
     def shards(self, step, there):
         return self.workers
@@ -84,6 +84,7 @@ class Wire:
             self.hired += 1
             log = None if self.log is None else self.log / f"{self.hired}.jsonl"
             made.append(Inside(f"w{self.hired}", self, self.dies, log))
+        self.workers_made += made
         return made
 
     def share(self, value):
@@ -263,6 +264,18 @@ def test_nothing_a_client_had_crosses_and_the_same_search_finds_it_without_masks
     assert found_in(ideal, b"\xff".join(wire.received)) > 20
 
 
+def test_what_each_client_sends_is_what_it_would_send_in_one_process():
+    """Keys, sealed shares and shares that unmask, byte by byte; all but the masked vectors, which come added."""
+    backend, _ = remote()
+    sent = {}
+    for name, where in (("workers", backend), ("one process", None)):
+        rows = sent[name] = []
+        run(where, record=lambda *row, rows=rows: rows.append(row), simulated_dropout=0.2)
+    by_client = [{row for row in rows if row[0] != "masked_input"} for rows in sent.values()]
+    assert by_client[0] == by_client[1]
+    assert {stage for stage, _, _ in by_client[0]} == {"advertise", "share", "unmask"}
+
+
 def test_masked_vectors_come_as_one_sum_for_each_worker():
     backend, _ = remote()
     shown = []
@@ -297,6 +310,7 @@ def test_the_words_of_an_unforeseen_error_stay_with_its_worker(monkeypatch, capl
         federation.run_round()
     assert b"secret" not in b"\xff".join(wire.received)
     assert "it met a ZeroDivisionError" in caplog.text
+    assert [worker.stopped for worker in wire.workers_made] == [True] * WORKERS
 
 
 def test_an_error_of_the_protocol_ends_the_round_and_one_of_ours_the_run(monkeypatch):
