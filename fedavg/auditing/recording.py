@@ -61,6 +61,7 @@ class Recorder:
             raise CheckpointError(
                 f"the transcript {self.path} cannot be written: {error.strerror or error}; give another path"
             ) from error
+        self._worthless = not begun
         if not begun:
             parameters = plan.protocol(0, bytes(32)) if plan.secure.adversary == "semi_honest" else None
             self._write(
@@ -69,6 +70,7 @@ class Recorder:
 
     def __call__(self, stage: str, sender: int, message: bytes) -> None:
         """Record one message."""
+        self._worthless = False
         self._write({"stage": stage, "sender": sender, "message": base64.b64encode(message).decode()})
 
     def __enter__(self) -> Recorder:
@@ -81,8 +83,10 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the file."""
+        """Close the file; one that a run began and sent nothing to is taken away."""
         self._file.close()
+        if self._worthless:
+            self.path.unlink(missing_ok=True)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         try:

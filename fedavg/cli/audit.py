@@ -34,6 +34,7 @@ from fedavg.report import epsilon_text
 __all__ = ["audit"]
 
 _FOUND = 1
+_MOST = 20  # Participations, unless more are asked for: each is a round of every group.
 _BINS = 40
 _Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -48,7 +49,8 @@ def audit(
     ] = None,
     canaries: Annotated[int, typer.Option(help="Canary clients, at least; whole cohorts of them.")] = 1000,
     participations: Annotated[
-        int | None, typer.Option(help="Rounds that a canary is in; the run's own cap by default.")
+        int | None,
+        typer.Option(help="Rounds that a canary is in; the run's own cap, at most 20, by default."),
     ] = None,
     level: Annotated[float, typer.Option(help="How often a detector may err on an honest run.")] = 0.001,
     plot: Annotated[
@@ -73,7 +75,7 @@ def audit(
         federation.sampler,
         delta=federation.privacy.delta,
         canaries=canaries,
-        participations=participations or min(cap or federation.rounds, federation.rounds),
+        participations=participations or min(cap or federation.rounds, federation.rounds, _MOST),
         level=level,
     )
     if subject.membership is not None:

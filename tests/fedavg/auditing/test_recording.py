@@ -104,6 +104,13 @@ def test_a_transcript_is_never_written_over_and_can_go_on(recorded):
     assert len(recorded.read_text().splitlines()) == len(before.splitlines()) + 1
 
 
+def test_a_run_that_sent_nothing_leaves_no_transcript(tmp_path):
+    plan = pipelines.honest(cohort=16, length=120, secure=fedavg.SecureAggregation())
+    with Recorder(tmp_path / "t", plan):
+        assert (tmp_path / "t").exists()
+    assert not (tmp_path / "t").exists()
+
+
 @pytest.mark.parametrize(
     "content", ["", "no json", "{}", '{"format": "other"}', '{"format": "veilsum transcript 1", "parameters": {}}',
                 '{"format": "veilsum transcript 1", "parameters": null}']
