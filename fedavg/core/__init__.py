@@ -20,7 +20,7 @@ True
 from __future__ import annotations
 
 from fedavg.core.computation import FederatedComputation, Value, federated_computation
-from fedavg.core.context import InsecureWarning, LocalContext, RunResult
+from fedavg.core.context import InsecureWarning, LocalContext, RunResult, Sums
 from fedavg.core.errors import CoreError, ExecutionError, PrivacyTypeError, TypeMismatch
 from fedavg.core.graph import Noise
 from fedavg.core.intrinsics import (
@@ -73,6 +73,7 @@ __all__ = [
     "RunResult",
     "SequenceType",
     "StructType",
+    "Sums",
     "TensorType",
     "Type",
     "TypeMismatch",

@@ -46,7 +46,7 @@ __all__ = [
 
 _OPERATORS = (
     "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul neg pos abs"
-    " invert and rand or ror xor rxor lt le gt ge round"
+    " invert and rand or ror xor rxor lt le gt ge eq ne round"
 )
 _insecure_traces: ContextVar[bool] = ContextVar("insecure trace", default=False)
 _active: ContextVar[Any] = ContextVar("context", default=None)

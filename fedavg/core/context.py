@@ -12,7 +12,8 @@ How often a program may run is fixed beforehand (`rounds=`), or kept by a filter
 several programs may share). An insecure context adds no noise and takes no masks: for debugging, and it says so in
 every result.
 
-Where the clients are is the backend's matter (`fedavg.backends`): the context hands it a stage's work as a value.
+Where the clients are is somebody else's matter: the context hands a stage's work, as a value, to whoever takes the sum
+(`Sums`), and goes on with what comes back.
 """
 
 from __future__ import annotations
@@ -21,20 +22,19 @@ import hashlib
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 import dp
 import secagg
-from fedavg.aggregation import Record, SecureAggregation
-from fedavg.backends import Backend, Local
+from fedavg.aggregation import AggregationPlan, Record, RoundSum, SecureAggregation
 from fedavg.client_data import ClientData
 from fedavg.core.computation import FederatedComputation, current_context, takes_clients
 from fedavg.core.errors import ExecutionError
@@ -74,6 +74,25 @@ class RunResult:
         return f"{self.value}" + (f"\n{self.warning}" if self.warning else "")
 
 
+class Sums(Protocol):
+    """Takes a stage's sum, wherever the clients are. The same entropy gives the same sums, bit for bit."""
+
+    def sum_round(
+        self,
+        plan: AggregationPlan,
+        work: ClientStage,
+        *,
+        clients: Sequence[int],
+        number: int,
+        model_hash: bytes,
+        dropouts: Mapping[str, Collection[int]],
+        entropy: RunEntropy,
+        record: Record | None,
+    ) -> RoundSum:
+        """One noised sum; arguments, result and errors are those of `AggregationPlan.sum_round`."""
+        ...
+
+
 class LocalContext:
     """Runs programs with every client played in this process, or wherever a backend plays them.
 
@@ -92,7 +111,7 @@ class LocalContext:
         secure: How sums are taken.
         entropy: Where randomness comes from; the operating system by default.
         ledger: Where charges are kept; in memory when None, which a filter does not allow.
-        backend: Who plays the clients.
+        backend: Who plays the clients, if not this process.
         record: Called with what the server receives.
         insecure: No noise, no masks, no budget: for debugging.
 
@@ -119,13 +138,13 @@ class LocalContext:
         secure: SecureAggregation | None = None,
         entropy: RunEntropy | None = None,
         ledger: str | Path | None = None,
-        backend: Backend | None = None,
+        backend: Sums | None = None,
         record: Record | None = None,
         insecure: bool = False,
     ) -> None:
         self._entropy, self._secure = entropy or RunEntropy(), secure or SecureAggregation()
         self._ledger_path = None if ledger is None else Path(ledger)
-        self._backend, self._record = backend or Local(), record
+        self._backend, self._record = backend or _InThisProcess(), record
         self._promise: Promise | None = None
         self._bound: dict[FederatedComputation, Bound] = {}
         self._ledgers: dict[FederatedComputation, dp.Ledger] = {}
@@ -284,22 +303,21 @@ class LocalContext:
         number: int,
         record: _Answers,
         computation: FederatedComputation,
-    ) -> Any:
+    ) -> RoundSum:
         """Take one stage's sum, wherever the clients are."""
         with np.errstate(all="ignore"):  # What clients compute is theirs; what is not finite becomes zeros.
             return self._backend.sum_round(
                 stage.plan,
-                work,  # type: ignore[arg-type]  # A value that gives each position's blocks: all that is asked of it.
+                work,
                 clients=list(work.contributes),
                 number=number,
                 model_hash=digest([str(computation), *work.public.values()]),
                 dropouts={},
                 entropy=self._entropy,
                 record=record,
-                memory={},
             )
 
-    def _released(self, stage: Stage, sums: Any) -> dict[Node, Any]:
+    def _released(self, stage: Stage, sums: RoundSum) -> dict[Node, Any]:
         least = {name: _LEAST_DENOMINATOR * stage.plan.stddev_of_sum(name) for name in sums.sums}
         divisor = self.promise.sampler.expected
         return {a.node: released(a, sums.sums, divisor=divisor, least=least) for a in stage.aggregations}
@@ -356,6 +374,14 @@ class LocalContext:
             "graph": graph,
             **self._settings,
         }
+
+
+class _InThisProcess:
+    """One client after the other."""
+
+    def sum_round(self, plan: AggregationPlan, work: ClientStage, **settings: Any) -> RoundSum:
+        """See `Sums.sum_round`."""
+        return plan.sum_round(work, **settings)
 
 
 class _Answers:

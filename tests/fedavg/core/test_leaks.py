@@ -312,7 +312,17 @@ def an_infinite_bound(x):
     return federated_sum(federated_map(local_computation(returns=form)(np.tanh), x))
 
 
+def a_filter_of_public_values_returned(x):
+    return federated_filter(federated_value(1.0, CLIENTS), lambda v: bool(v > 0))
+
+
+def a_comparison_with_a_client_value(x):
+    return federated_value(1.0 if x == 3.0 else 0.0, SERVER)
+
+
 LEAKS = {
+    a_filter_of_public_values_returned: "the result holds {float64}@CLIENTS",
+    a_comparison_with_a_client_value: "eq would look into {float64}@CLIENTS",
     sum_without_bound: "federated_sum of .* has no bound.*federated_clip",
     mean_without_bound: "federated_mean of .* has no bound.*federated_clip",
     client_value_returned: "the result holds {float64}@CLIENTS.*federated_sum",
