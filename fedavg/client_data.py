@@ -224,10 +224,11 @@ def _part(for_client: Callable[[Any], Any], client_ids: Sequence[Any]) -> Callab
     if isinstance(for_client, _Mapped):
         return _Mapped(_part(for_client.for_client, client_ids), for_client.function)
     if isinstance(for_client, _Rows):
-        rows = [np.arange(len(for_client.arrays[0]))[for_client.parts[client_id]] for client_id in client_ids]
-        ends = np.cumsum([0, *(len(row) for row in rows)])
-        parts = {c: np.arange(*ends[i : i + 2]) for i, c in enumerate(client_ids)}
-        taken = np.concatenate(rows) if rows else np.empty(0, np.int64)
+        places = np.arange(len(for_client.arrays[0]))
+        rows = {client_id: places[for_client.parts[client_id]] for client_id in client_ids}
+        # Clients may share examples: each travels once.
+        taken = np.unique(np.concatenate([places[:0], *rows.values()]))
+        parts = {client_id: np.searchsorted(taken, own) for client_id, own in rows.items()}
         return _Rows(tuple(array[taken] for array in for_client.arrays), parts)
     held = getattr(for_client, "__self__", None)
     if isinstance(held, dict | list | tuple) and getattr(for_client, "__name__", "") == "__getitem__":
