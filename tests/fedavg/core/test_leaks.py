@@ -3,6 +3,8 @@
 import enum
 import functools
 import re
+import sys
+import types
 from dataclasses import dataclass
 
 import numpy as np
@@ -273,6 +275,15 @@ def globals_by_name(x):
     )
 
 
+def modules_by_name(x):
+    return federated_sum(
+        federated_clip(
+            federated_map(lambda v: sys.modules[__name__].SMUGGLED.append(v) or v, x),
+            l2=1.0,
+        )
+    )
+
+
 def tell_module(v):
     import tests.fedavg.core.test_leaks as here
 
@@ -360,6 +371,7 @@ LEAKS = {
     a_ufunc_of_a_python_function: "captures .*of type ufunc",
     an_enum_carries_it_out: "captures .*of type list",
     a_kind_of_text_carries_it_out: "captures .*of type (Text|list)",
+    modules_by_name: "captures sys, of type module",
     globals_by_name: "uses globals, which reaches",
     a_cache_remembers_it: "captures .*of type _lru_cache_wrapper",
     a_frozen_dataclass_thaws: "uses __setattr__, which reaches",
@@ -430,9 +442,6 @@ def test_what_an_insecure_program_summed_is_no_public_value_elsewhere():
 
 
 def test_an_import_inside_a_function_is_followed():
-    import sys
-    import types
-
     module = types.ModuleType("tests.fedavg.core.test_leaks")
     module.__file__, module.SMUGGLED = __file__, SMUGGLED
     sys.modules.setdefault(module.__name__, module)
