@@ -7,7 +7,7 @@ count of the schedule from one `fit` to the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -28,6 +28,7 @@ from fedavg.model import FunctionalModel
 __all__ = ["from_keras", "model_from_keras"]
 
 _Weights = Mapping[str, NDArray[Any]]
+_Kept = tuple[Sequence[str], Sequence[NDArray[Any]]]
 
 
 def from_keras(
@@ -48,30 +49,60 @@ def from_keras(
     Raises:
         ParameterError: the model has non-trainable variables and `buffers` is "refuse".
     """
-    trainable, held = _named(model.trainable_variables), _named(model.non_trainable_variables)
-    check_buffers(buffers, list(held))
-    floats = {name: value for name, value in held.items() if _array(value).dtype.kind == "f"}
-    travelling = {**trainable, **(floats if buffers == "average" else {})}
-    initial = [(variable, _array(variable)) for variable in (*trainable.values(), *held.values())]
-    optimizer = _optimizer_variables(model)
+    trainer = _Trainer(model, fit or _fit, buffers)
+    return AdaptedStep(trainer.weights, trainer.run, trainer.evaluate)
 
-    def load(weights: _Weights) -> None:
-        for variable, value in (*initial, *optimizer):
-            variable.assign(value)
-        for name, variable in travelling.items():
-            variable.assign(weights[name])
 
-    def run(weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
-        load(weights)
-        metrics = _metrics((fit or _fit)(model, data))
-        return {name: _array(variable) for name, variable in travelling.items()}, metrics
+class _Trainer:
+    """The one model and what it is set to before each client; can be pickled, so that a step can go to processes."""
 
-    def evaluate(weights: _Weights, data: Any) -> Mapping[str, Any]:
-        load(weights)
-        averages: Mapping[str, Any] = model.evaluate(*data, verbose=0, return_dict=True)
+    def __init__(
+        self,
+        model: Any,
+        fit: Callable[[Any, Any], Any],
+        buffers: Buffers,
+        kept: _Kept | None = None,
+    ) -> None:
+        trainable, held = _named(model.trainable_variables), _named(model.non_trainable_variables)
+        check_buffers(buffers, list(held))
+        floats = {name: value for name, value in held.items() if _array(value).dtype.kind == "f"}
+        self._model, self._fit, self._buffers = model, fit, buffers
+        self._travelling = {**trainable, **(floats if buffers == "average" else {})}
+        self._variables = [*trainable.values(), *held.values(), *_optimizer_variables(model)]
+        if (
+            kept is not None
+        ):  # Keras names a copied model's layers anew, and copies what the last client left.
+            names, values = kept
+            self._travelling = dict(zip(names, self._travelling.values(), strict=True))
+            for variable, value in zip(self._variables, values, strict=True):
+                variable.assign(value)
+        self._values = [_array(variable) for variable in self._variables]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Trainer, (self._model, self._fit, self._buffers, (list(self._travelling), self._values))
+
+    @property
+    def weights(self) -> _Weights:
+        """What the model's travelling variables hold now."""
+        return {name: _array(variable) for name, variable in self._travelling.items()}
+
+    def run(self, weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
+        """Train one client."""
+        self._load(weights)
+        metrics = _metrics(self._fit(self._model, data))
+        return self.weights, metrics
+
+    def evaluate(self, weights: _Weights, data: Any) -> Mapping[str, Any]:
+        """Evaluate one client's examples."""
+        self._load(weights)
+        averages: Mapping[str, Any] = self._model.evaluate(*data, verbose=0, return_dict=True)
         return averages
 
-    return AdaptedStep({name: _array(variable) for name, variable in travelling.items()}, run, evaluate)
+    def _load(self, weights: _Weights) -> None:
+        for variable, value in zip(self._variables, self._values, strict=True):
+            variable.assign(value)
+        for name, variable in self._travelling.items():
+            variable.assign(weights[name])
 
 
 def model_from_keras(
@@ -181,13 +212,14 @@ def _named(variables: Any) -> dict[str, Any]:
     }
 
 
-def _optimizer_variables(model: Any) -> list[tuple[Any, NDArray[Any]]]:
+def _optimizer_variables(model: Any) -> list[Any]:
+    """What a compiled model carries from one `fit` to the next: moments, and the step count of the schedule."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return []
     optimizer.build(model.trainable_variables)
     variables = optimizer.variables
-    return [(variable, _array(variable)) for variable in (variables() if callable(variables) else variables)]
+    return list(variables() if callable(variables) else variables)
 
 
 def _metrics(returned: Any) -> Metrics:

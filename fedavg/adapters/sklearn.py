@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,24 +59,11 @@ def from_sklearn(
             f"{type(estimator).__name__} keeps no coefficients; take a linear model or a perceptron"
         )
 
-    def load(weights: Mapping[str, Any], data: Any) -> Any:
-        loaded, dtype = copy.deepcopy(primed), _dtype(data)
-        for name in names:
-            setattr(loaded, name, _cast(weights[name], dtype))
-        return loaded
-
-    def run(weights: Mapping[str, Any], data: Any) -> tuple[Mapping[str, Any], Metrics]:
-        trained = load(weights, data)
-        metrics = (fit or _partial_fit)(trained, data)
-        return {name: _cast(getattr(trained, name), np.float64) for name in names}, metrics
-
-    def evaluate(weights: Mapping[str, Any], data: Any) -> Mapping[str, Any]:
-        return {"score": load(weights, data).score(*data)}
-
+    learner = _Learner(primed, names, fit or _partial_fit)
     initial = {name: _cast(getattr(primed, name), np.float64) for name in names}
     if names == _LINEAR:
         initial = {name: np.zeros_like(value) for name, value in initial.items()}
-    return AdaptedStep(initial, run, evaluate)
+    return AdaptedStep(initial, learner.run, learner.evaluate)
 
 
 def model_from_sklearn(
@@ -128,6 +116,31 @@ def model_from_sklearn(
 
     start = {"coef_": np.zeros((rows, features)), "intercept_": np.zeros(rows)}
     return adapted_model(start, loss_and_gradient, predict, metrics, bounds)
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """Copies of a primed estimator, one for each client; a value, so that a step can be taken to other processes."""
+
+    primed: Any
+    names: tuple[str, ...]
+    fit: Callable[[Any, Any], Metrics]
+
+    def run(self, weights: Mapping[str, Any], data: Any) -> tuple[Mapping[str, Any], Metrics]:
+        """Train one client."""
+        trained = self._load(weights, data)
+        metrics = self.fit(trained, data)
+        return {name: _cast(getattr(trained, name), np.float64) for name in self.names}, metrics
+
+    def evaluate(self, weights: Mapping[str, Any], data: Any) -> Mapping[str, Any]:
+        """Score one client's examples."""
+        return {"score": self._load(weights, data).score(*data)}
+
+    def _load(self, weights: Mapping[str, Any], data: Any) -> Any:
+        loaded, dtype = copy.deepcopy(self.primed), _dtype(data)
+        for name in self.names:
+            setattr(loaded, name, _cast(weights[name], dtype))
+        return loaded
 
 
 def _partial_fit(estimator: Any, data: Any) -> Metrics:

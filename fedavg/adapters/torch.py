@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,24 +63,39 @@ def from_torch(
         for name in initial
         if name in parameters or (buffers == "average" and initial[name].dtype.kind == "f")
     ]
-    training = module.training
-
-    def run(weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
-        _load(module, {**initial, **weights})
-        module.train(training)
-        with _fresh_optimizers():
-            metrics = fit(module, data)
-        state = module.state_dict()
-        return {name: _array(state[name]) for name in travelling}, metrics
-
-    def evaluated(weights: _Weights, data: Any) -> Mapping[str, Any]:
-        _load(module, {**initial, **weights})
-        module.train(mode=False)
-        return {} if evaluate is None else evaluate(module, data)
-
+    trainer = _Trainer(module, initial, tuple(travelling), module.training, fit, evaluate)
     return AdaptedStep(
-        {name: initial[name] for name in travelling}, run, None if evaluate is None else evaluated
+        {name: initial[name] for name in travelling},
+        trainer.run,
+        None if evaluate is None else trainer.evaluated,
     )
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """The one module and what it is set to before each client; a value, so that a step can go to other processes."""
+
+    module: torch.nn.Module
+    initial: _Weights
+    travelling: tuple[str, ...]
+    training: bool
+    fit: Callable[[torch.nn.Module, Any], Metrics]
+    evaluate: Callable[[torch.nn.Module, Any], Mapping[str, Any]] | None
+
+    def run(self, weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
+        """Train one client."""
+        _load(self.module, {**self.initial, **weights})
+        self.module.train(self.training)
+        with _fresh_optimizers():
+            metrics = self.fit(self.module, data)
+        state = self.module.state_dict()
+        return {name: _array(state[name]) for name in self.travelling}, metrics
+
+    def evaluated(self, weights: _Weights, data: Any) -> Mapping[str, Any]:
+        """Evaluate one client's examples."""
+        _load(self.module, {**self.initial, **weights})
+        self.module.train(mode=False)
+        return {} if self.evaluate is None else self.evaluate(self.module, data)
 
 
 def model_from_torch(

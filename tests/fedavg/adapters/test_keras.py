@@ -1,5 +1,7 @@
 """A compiled Keras model as a step: optimizer state set back for every client, buffers by choice."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,14 @@ def test_a_functional_model_refuses_buffers_or_keeps_the_initial_ones():
     model.loss_and_gradient(model.weights, client(2))
     np.testing.assert_array_equal(model.predict(model.weights, client(1)[0]), before)
     assert len(model.weights) == len(from_keras(build(norm=True), fit, buffers="keep").weights)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own, under numpy 2
+def test_a_step_can_be_taken_to_another_process_after_it_has_trained():
+    """What goes along are the initial weights and moments, not those that the last client left in the model."""
+    step = from_keras(build(), fit)
+    here, _ = step(step.weights, client(1))
+    there = pickle.loads(pickle.dumps(step))
+    gone, _ = there(there.weights, client(1))
+    for mine, theirs in zip(here.values(), gone.values(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6)

@@ -1,5 +1,7 @@
 """scikit-learn estimators as steps: the same numbers as the estimator alone, a fresh copy for every client."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,11 @@ def test_functional_models_of_other_losses_are_refused():
         model_from_sklearn(SGDClassifier(loss="hinge"), features=4, classes=3)
     with pytest.raises(ParameterError, match="use from_sklearn"):
         model_from_sklearn(SGDClassifier(loss="log_loss", penalty="l1"), features=4, classes=3)
+
+
+def test_a_step_can_be_taken_to_another_process():
+    step = from_sklearn(SGDClassifier(loss="log_loss", random_state=0), features=4, classes=3)
+    there = pickle.loads(pickle.dumps(step))
+    np.testing.assert_array_equal(
+        there(there.weights, client(1))["coef_"], step(step.weights, client(1))["coef_"]
+    )

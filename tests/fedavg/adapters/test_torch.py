@@ -1,5 +1,7 @@
 """A PyTorch loop as a step: the same numbers as the loop alone, no state from client to client, buffers by choice."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -123,3 +125,11 @@ def test_a_step_can_evaluate_in_evaluation_mode():
     step(step.weights, client(1))
     assert module.training
     assert from_torch(module, fit).evaluate is None
+
+
+def test_a_step_can_be_taken_to_another_process():
+    step = from_torch(net(), fit)
+    there = pickle.loads(pickle.dumps(step))
+    here, gone = step(step.weights, client(1)), there(there.weights, client(1))
+    for name in step.weights:
+        np.testing.assert_array_equal(here[0][name], gone[0][name])
