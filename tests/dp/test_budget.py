@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,8 @@ def test_thirty_known_plans_are_met_with_the_accountant_of_their_source(known):
         "max_participations",
         "accountant",
     )
+    if known["accountant"] == "rdp" and "0.6" in known["source"] and version("dp-accounting") < "0.6":
+        pytest.skip("this figure is of dp-accounting 0.6, whose fractional orders are summed further")
     # Papers account for the central Gaussian.
     mechanism = "gaussian" if known["accountant"] == "rdp" else "discrete_gaussian"
     answer = plan(**{name: known[name] for name in names}, mechanism=mechanism)
