@@ -23,6 +23,17 @@ SLOW = float(os.environ.get("VEILSUM_DRILL_DEADLINE", "45"))
 """Seconds of a stage with twelve nodes; more where other work shares the cores."""
 STAGES = ["advertise", "share", "masked_input", "consistency", "unmask"]
 
+AHEAD = """
+import datetime, time
+clock = time.time
+time.time = lambda: clock() + 600
+class Ahead(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds=600)
+datetime.datetime = Ahead
+"""
+
 
 def drill(folder, **settings):
     """A deployment of the drill's app, with a warm start of its ClientApps."""
@@ -163,7 +174,7 @@ def test_twelve_nodes_two_of_them_killed_at_every_stage(tmp_path):
 @pytest.mark.drill
 def test_strangers_are_kept_out(tmp_path):
     deployment = drill(tmp_path, nodes=4, rounds=1)
-    deadlines(deployment, stage=30.0, masked_input=30.0, pause=1.0)
+    deadlines(deployment, stage=SLOW, masked_input=SLOW, pause=1.0)
     # A node with Flower's blessing and a place in the roster that is somebody else's.
     [forged, *_] = make_folders(tmp_path / "forged", 4)
     shutil.copy(deployment.node_folders[0] / "roster.json", forged)
@@ -172,14 +183,22 @@ def test_strangers_are_kept_out(tmp_path):
     # A node whose authentication key nobody registered.
     unknown = tmp_path / "unknown"
     shutil.copytree(deployment.node_folders[1], unknown)
-    for folder in (forged, unknown):
+    # A node whose clock is ten minutes ahead.
+    ahead = tmp_path / "ahead"
+    shutil.copytree(forged, ahead)
+    (ahead / "sitecustomize.py").write_text(AHEAD)
+    for folder in (forged, unknown, ahead):
         make_node_key(folder)
-    deployment.node_folders += [forged, unknown]
+    deployment.node_folders += [forged, unknown, ahead]
     with deployed(deployment):
-        deployment.register(4)
+        for node in (4, 6):
+            deployment.register(node)
         deployment.start_node(4)
         deployment.start_node(5)
-        deployment.run(seconds=600)
+        deployment.start_node(6, PYTHONPATH=str(ahead))
+        deployment.run(seconds=900)
     assert [line["survivors"] for line in lines(deployment)] == [4]
     assert "does not hold node 0 with the identity key" in deployment.log("node-004").read_text()
+    for kept_out in ("node-005", "node-006"):
+        assert "Receiving" not in deployment.log(kept_out).read_text()
     assert deployment.supernodes == {}
