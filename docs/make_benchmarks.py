@@ -94,15 +94,6 @@ def ledger_rows(raw: list[dict[str, Any]]) -> Iterator[Row]:
         yield row(found["figure"], max(found["cpu_s"], found["wall_s"]), found["limit_s"], unit="s")
 
 
-def accuracy_rows(raw: dict[str, Any]) -> Iterator[Row]:
-    """What `benchmarks/wrap_accuracy.py` writes: accuracy with privacy beside accuracy without."""
-    for found in raw["rows"]:
-        epsilons = (
-            f"epsilon {found['readers_epsilon']:.2f} to readers, {found['server_epsilon']:.2f} to the server"
-        )
-        yield row(f"{found['loop']}, {epsilons}", found["private"], found["plain"], peer="plain")
-
-
 def unit_rows(raw: dict[str, float]) -> Iterator[Row]:
     """Unit costs: figures without a limit; `docs/scale.md` multiplies them."""
     for name, cost in raw.items():
@@ -117,7 +108,6 @@ ROWS: dict[str, Callable[[Any], Iterator[Row]]] = {
     "secagg_figures": figure_rows,
     "secagg_against_flower": flower_rows,
     "unit_costs": unit_rows,
-    "wrap_accuracy": accuracy_rows,
 }
 
 

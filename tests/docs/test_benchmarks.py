@@ -89,5 +89,3 @@ def test_what_other_benchmarks_print_becomes_rows():
     ]
     raw = [{"figure": "charge a round", "cpu_s": 0.001, "wall_s": 0.028, "limit_s": 0.02, "ratio": 1.4}]
     assert shown(*make_benchmarks.ledger_rows(raw))[1:] == ["0.028 s", "<= 0.02 s", "1.4", "**no**"]
-    rows = [{"loop": "torch", "plain": 0.9, "private": 0.81, "readers_epsilon": 1.5, "server_epsilon": 9.0}]
-    assert shown(*make_benchmarks.accuracy_rows({"rows": rows}))[1:] == ["0.81", "plain: 0.9", "0.9", ""]

@@ -42,3 +42,26 @@ def test_it_is_short_and_marks_what_is_private(name):
         ("dp." not in line and "fedavg." not in line) or "# private" in line or "fedavg.datasets" in line
         for line in lines
     )
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own, under numpy 2
+@pytest.mark.parametrize("name", NEEDS)
+def test_the_plain_loop_beside_it_runs_and_trains_the_same_way(name, capsys):
+    """The very same `step` or `fit`, and it learns: chance is 0.1."""
+    pytest.importorskip(NEEDS[name])
+    plain = name.replace("wrap", "plain")
+    importlib.import_module(f"examples.{plain}").main("digits", clients=70, cohort=20, rounds=4)
+    assert float(capsys.readouterr().out.split()[-1]) > 0.3
+    loops = []
+    for file in (plain, name):
+        text = (FOLDER / f"{file}.py").read_text()
+        assert len(text.splitlines()) < 40
+        loops.append(text[text.index("\n\n\n") : text.index("def main")])
+    assert loops[0] == loops[1]
+
+
+def test_the_page_shows_the_examples_as_they_are():
+    from docs.generated import blocks_in
+    from docs.make_wrap import PAGE, blocks
+
+    assert blocks_in(PAGE.read_text()) == blocks()
