@@ -117,6 +117,10 @@ class _Actor:
 
     def call(self, method: str, *arguments: Any) -> Reply:
         """Carry out one call."""
+        if method == "hold":
+            # What the object store hands out is read-only, and a step may write into its data as anywhere else; what
+            # was pickled by protocol 4 always can be written into.
+            arguments = ray.cloudpickle.loads(ray.cloudpickle.dumps(arguments, protocol=4))
         return serve(partial(getattr(self._site, method), *arguments))
 
     def call_apart(self, method: str, *arguments: Any) -> tuple[Reply, Any]:

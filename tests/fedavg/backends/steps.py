@@ -39,6 +39,12 @@ def deadly(weights, data):
     return step(weights, data)
 
 
+def writing(weights, data):
+    """Writes into its own data, as loops do."""
+    data += 1
+    return step(weights, data)
+
+
 def hanging(weights, data):
     if data[0] == 1:
         time.sleep(600)

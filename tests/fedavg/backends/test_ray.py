@@ -16,7 +16,16 @@ from fedavg import Federation
 from fedavg.backends import of
 from fedavg.backends.ray import Ray, _Node, _taken
 from fedavg.errors import BackendError, ParameterError
-from tests.fedavg.backends.steps import LocalWithout, assert_same, clients, deadly, run, settings, step
+from tests.fedavg.backends.steps import (
+    LocalWithout,
+    assert_same,
+    clients,
+    deadly,
+    run,
+    settings,
+    step,
+    writing,
+)
 
 STORE = {"object_store_memory": 100 * 2**20}
 
@@ -44,6 +53,7 @@ def test_a_round_over_two_raylets_is_that_of_one_process_bit_for_bit(cluster):
         assert len({figures.worker for figures in told}) == 3
         assert len({figures.worker.split()[2] for figures in told}) == 2
         assert [sender for stage, sender, _ in shown if stage == "masked_input"] == [-1, -2]
+        assert_same(run(backend, writing), run(None, writing))
         # The same workers, a step that kills one of them: its clients drop out where they mask.
         silent = LocalWithout(lambda client: client % 3 == 1, "masked_input")
         assert_same(run(backend, deadly, cohort_size=60), run(silent, cohort_size=60))
