@@ -18,6 +18,7 @@ from dp.filters import RenyiFilter
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.mechanisms import Mechanism
 from dp.privacy import Epsilons, Privacy, delta_warning
+from dp.removable_noise import RemovableDiscreteGaussian
 from dp.shared_budget import Sharing
 
 __all__ = ["Statement", "Statements", "epsilon_text", "statements"]
@@ -92,6 +93,7 @@ def statements(
     aborted: int = 0,
     seeded: bool = False,
     masked: bool = True,
+    active_server: bool = False,
     sharing: Sharing | None = None,
 ) -> Statements:
     """Put a run's two epsilons into words.
@@ -106,6 +108,7 @@ def statements(
         aborted: How many of these gave no sum, or were lost.
         seeded: Whether the run's randomness came from a seed.
         masked: Whether the sums were taken under masks.
+        active_server: Whether clients check a server that may break the protocol.
         sharing: How the run shares its ledger, if it does: then what is claimed is the budget of all the runs on it,
             which holds however they were chosen, and what was spent of it so far is only told.
 
@@ -133,7 +136,15 @@ def statements(
     together = {who: _together(who, getattr(epsilons, who), sharing) for who in ("readers", "server")}
     return Statements(
         _readers(claimed.readers, sampler, privacy, (*together["readers"], *shared)),
-        _server(claimed.server, mechanism, sampler, charged, privacy, (*together["server"], *shared)),
+        _server(
+            claimed.server,
+            mechanism,
+            sampler,
+            charged,
+            privacy,
+            (*together["server"], *shared),
+            active_server,
+        ),
     )
 
 
@@ -164,8 +175,17 @@ def _noise(mechanism: Mechanism, sampler: Sampler, minimum_survivors: int) -> st
     honest = mechanism.honest_survivors
     return (
         f"every sum holds at least {minimum_survivors} of the {sampler.cohort_size} clients invited, of whom at most"
-        f" {minimum_survivors - honest} collude; the noise of the {honest} others alone is {times}"
+        f" {minimum_survivors - honest} collude; the noise of the {honest} others alone is {times}; "
+        + _spare(mechanism, sampler)
     )
+
+
+def _spare(mechanism: Mechanism, sampler: Sampler) -> str:
+    """What becomes of noise beyond the promise where fewer drop out or collude than was planned for."""
+    if isinstance(mechanism, RemovableDiscreteGaussian):
+        return "what fewer dropouts leave too much of it is taken off the sum"
+    most = math.sqrt(sampler.cohort_size / mechanism.honest_survivors)
+    return f"a sum that all are in holds {most:.3g} times as much"
 
 
 def _readers(epsilon: float, sampler: Sampler, privacy: Privacy, shared: tuple[str, ...]) -> Statement:
@@ -206,6 +226,7 @@ def _server(
     charged: int,
     privacy: Privacy,
     shared: tuple[str, ...],
+    active: bool,
 ) -> Statement:
     why = (
         "the inputs are seen" if mechanism.trusted_server else "the budget that the run shares sets no limit"
@@ -214,10 +235,16 @@ def _server(
     if mechanism.trusted_server:
         trust = "the server is trusted with the sum before the noise, and to add the noise"
         return Statement("server", epsilon, privacy.delta, claim, (trust, *shared))
+    follows = (
+        "the server may break the protocol: clients check signed keys against a roster that they trust, and agree on who"
+        " is in the sum before they unmask it; no more of any cohort collude with it than is said here, whoever chose the"
+        " cohort"
+        if active
+        else "the server follows the protocol"
+    )
     counted = (
         _contributions(sampler, charged, privacy.max_participations),
-        "the server follows the protocol, sees only masked vectors and their noised sum, and no other channel depends"
-        " on a client's data",
+        f"{follows}; it sees only masked vectors and their noised sum, and no other channel depends on a client's data",
     )
     return Statement("server", epsilon, privacy.delta, claim, (*counted, *shared))
 

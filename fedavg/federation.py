@@ -255,6 +255,7 @@ class Federation:
             minimum_survivors=self.plan.minimum_survivors,
             charged=self.ledger.charged,
             aborted=self.ledger.aborted,
+            active_server=self.secure.adversary == "malicious",
             sharing=self.ledger.sharing,
             seeded=self._entropy.is_seeded,
             masked=self.secure.masked,

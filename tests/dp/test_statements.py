@@ -147,3 +147,17 @@ def test_what_a_shared_budget_does_not_promise_is_said():
     server = make(sharing=Sharing(SharedBudget(delta=1e-5, server_epsilon=9.0, server_order=8), runs=1))
     assert (server.readers.epsilon, server.server.epsilon) == (9.0, 9.0)
     assert "order 8 against the server, who sees all that readers do" in server.readers.text
+
+
+def test_an_active_server_and_what_it_may_do_are_named():
+    passive, active = make(), make(active_server=True)
+    assert any("follows the protocol" in assumption for assumption in passive.server.assumptions)
+    assert any("may break the protocol" in assumption for assumption in active.server.assumptions)
+    assert not any("follows the protocol" in assumption for assumption in active.server.assumptions)
+
+
+def test_noise_beyond_the_promise_is_stated():
+    """Shares for the fewest honest survivors: all of the cohort together hold sqrt(cohort / honest) times as much."""
+    assert any(
+        "a sum that all are in holds 1.12 times as much" in text for text in make().readers.assumptions
+    )
