@@ -236,9 +236,9 @@ def _server(
         trust = "the server is trusted with the sum before the noise, and to add the noise"
         return Statement("server", epsilon, privacy.delta, claim, (trust, *shared))
     follows = (
-        "the server may break the protocol: clients check signed keys against a roster that they trust, and agree on who"
-        " is in the sum before they unmask it; no more of any cohort collude with it than is said here, whoever chose the"
-        " cohort"
+        "the server may break the protocol: clients check signed keys against a roster that they trust, and agree on"
+        " who is in the sum before they unmask it; no more of any cohort collude with it than is said here, whoever"
+        " chose the cohort"
         if active
         else "the server follows the protocol"
     )
