@@ -196,8 +196,11 @@ def test_strangers_are_kept_out(tmp_path):
         deployment.start_node(4)
         deployment.start_node(5)
         deployment.start_node(6, PYTHONPATH=str(ahead))
+        while "SuperNode ID" not in deployment.log("node-004").read_text():
+            time.sleep(0.5)
         deployment.run(seconds=900)
-    assert [line["survivors"] for line in lines(deployment)] == [4]
+    [line] = lines(deployment)
+    assert (line["stages"][0]["asked"], line["stages"][0]["answered"], line["survivors"]) == (5, 4, 4)
     assert "does not hold node 0 with the identity key" in deployment.log("node-004").read_text()
     for kept_out in ("node-005", "node-006"):
         assert "Receiving" not in deployment.log(kept_out).read_text()
