@@ -86,29 +86,20 @@ class LocalComputation:
         arguments = [] if argument is None else [zeros(unbounded(argument))]
         try:
             result = self.on(argument)(*arguments)
-        except StepError as error:
+        except (Exception, SystemExit) as error:
+            # The user's function may raise anything.
             raise TypeMismatch(
-                f"the type of {self} cannot be inferred: on zeros of {argument}, {error}; declare it with returns="
+                f"the type of {self} cannot be inferred: on zeros of {argument} it raised {type(error).__name__}:"
+                f" {error}; declare it with returns="
             ) from error
         return type_of(result)
 
     def on(self, argument: Type | None) -> Callable[..., Any]:
-        """The function on an argument of a type, unpacked where it takes the elements of a struct one by one.
-
-        What it returns raises StepError where the user's function raises anything.
-        """
-        function, unpacked = self.function, self._unpacks(argument)
-
-        def apply(*given: Any) -> Any:
-            if unpacked:
-                given = tuple(given[0].values()) if isinstance(given[0], Mapping) else tuple(given[0])
-            try:
-                return function(*given)
-            except (Exception, SystemExit) as error:
-                # The user's function may raise anything; at a client, only that client is concerned.
-                raise StepError(f"{self} raised {type(error).__name__}: {error}") from error
-
-        return apply
+        """The function on an argument of a type, unpacked where it takes the elements of a struct one by one."""
+        function = self.function
+        if not self._unpacks(argument):
+            return function
+        return lambda given: function(*(given.values() if isinstance(given, Mapping) else given))
 
     def _unpacks(self, kind: Type | None) -> bool:
         kind = kind.member if isinstance(kind, WithinType) else kind
@@ -195,6 +186,8 @@ def _tensor(dtype: np.dtype[Any], shape: tuple[int | None, ...], kind: str) -> C
     fixed = None not in shape
 
     def check(value: Any) -> Any:
+        if type(value) is np.ndarray and value.dtype is dtype and value.shape == shape:
+            return value
         array = np.asarray(value)
         right = (
             array.shape == shape

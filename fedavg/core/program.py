@@ -37,6 +37,7 @@ from fedavg.errors import StepError
 __all__ = ["ClientStage", "ServerState", "copied", "digest", "exact_sums", "flatten", "released", "unflatten"]
 
 _ABSENT = object()
+_FLOAT = np.dtype(np.float64)
 _Vector = NDArray[np.float64]
 _Operation = Callable[..., Any]
 
@@ -282,7 +283,9 @@ def _function(node: Node, argument: Type | None, result: Type | None = None) -> 
     if local is None:
         raise StepError(f"{node.op} has no function")
     apply = local.on(argument)
-    return lambda *given: check(apply(*given))
+    if argument is None:
+        return lambda: check(apply())
+    return lambda given: check(apply(given))
 
 
 def _packing(aggregation: Aggregation) -> _Operation:
@@ -301,7 +304,7 @@ def _packing(aggregation: Aggregation) -> _Operation:
     if len(parts) == 1:
         name = parts[0][0]
         if isinstance(unbounded(kind), TensorType):
-            return lambda value: {name: _finite(np.asarray(value, np.float64).reshape(-1))}
+            return lambda value: {name: _finite(_flat(value))}
         return lambda value: {name: flatten(value, kind)}
     ends = np.cumsum([size(part) for _, part in parts])[:-1]
     names = [name for name, _ in parts]
@@ -362,12 +365,18 @@ def _arrays(value: Any, kind: Type) -> Iterator[_Vector]:
         for item, (_, member) in zip(items, kind.elements, strict=True):
             yield from _arrays(item, member)
     else:
-        yield np.asarray(value, np.float64).reshape(-1)
+        yield _flat(value)
 
 
 def _clipped(vector: _Vector, bound: float) -> _Vector:
     norm = sqrt(float(vector @ vector))
     return vector * (bound / norm) if norm > bound else vector
+
+
+def _flat(value: Any) -> _Vector:
+    if type(value) is np.ndarray and value.ndim == 1 and value.dtype is _FLOAT:
+        return value
+    return np.asarray(value, np.float64).reshape(-1)
 
 
 def _finite(vector: Any) -> Any:
