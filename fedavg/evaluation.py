@@ -1,7 +1,7 @@
 """`build_fed_eval`: evaluate a model on clients' own data, through the same masked, noised, charged sums as training.
 
 An accuracy over clients is computed from their data, so it costs privacy like any other release; there is no free
-look. What training and evaluation cost a client together is their sum (`fedavg.processes.spent_together`).
+look. What training and evaluation cost a client together is their sum (`fedavg.spent_together`, or one shared ledger).
 """
 
 from __future__ import annotations
