@@ -271,8 +271,9 @@ class _PrivateGrid:
             self._aborted(number, error, log, line)
             return None
         self._aborts = 0
-        ledger.settle(number, survivors=result.survivors, model_hash=invitation.model, timestamp=time.time())
         content, released = self._released(records, result.sums)
+        model = content_hash(content)
+        ledger.settle(number, survivors=result.survivors, model_hash=model, timestamp=time.time())
         self._account.write(
             {
                 **line,
@@ -291,11 +292,11 @@ class _PrivateGrid:
     ) -> None:
         if not log.unmasking:
             self._account.ledger.refund(number, reason=type(error).__name__, timestamp=time.time())
-        fate = "stays charged" if log.unmasking else "was refunded"
-        message = f"round {number} ended without a sum: {error}; it {fate}"
+        ending = "stays charged" if log.unmasking else "was refunded"
+        message = f"round {number} ended without a sum: {error}; it {ending}"
         _logger.warning("%s", message)
-        self._account.write({**line, "aborted": str(error), "charged": log.unmasking, "stages": log.stages,
-                             "faults": log.faults})  # fmt: skip
+        fate = {"aborted": str(error), "charged": log.unmasking, "stages": log.stages, "faults": log.faults}
+        self._account.write({**line, **fate})
         self._aborts += 1
         if self._aborts == _ABORTS_IN_A_ROW:
             raise RoundAborted(message, charged=log.unmasking) from error
@@ -307,19 +308,17 @@ class _PrivateGrid:
         self._await_nodes()
         connected = list(self._grid.get_node_ids())
         if settings.is_malicious:
-            return dict.fromkeys(
-                connected, True
-            )  # Whoever stands in the roster proves it at the first stage.
+            # Whoever stands in the roster proves it at the first stage.
+            return dict.fromkeys(connected, True)
         for node in sorted(set(connected) - set(self._population)):
             gone = [i for i, old in enumerate(self._population) if old not in connected]
             if len(self._population) < settings.nodes:
                 self._population.append(node)
             elif gone:
                 self._population[gone[0]] = node  # A node that Flower gave a new number when it came back.
-        draw = (
-            settings.sampler.carriers if isinstance(settings.sampler, dp.SelfSampling) else settings.sampler
-        )
-        drawn = draw.draw(dp.Keystream())
+        sampler = settings.sampler
+        carriers = sampler.carriers if isinstance(sampler, dp.SelfSampling) else sampler
+        drawn = carriers.draw(dp.Keystream())
         here = dict(enumerate(self._population))
         return {
             here[position]: contributes
