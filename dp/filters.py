@@ -136,7 +136,9 @@ class RenyiFilter:
             BudgetExceeded: They would pass the budget; nothing is charged.
         """
         after = replace(self, spent=self.spent + divergence, slack=self.slack + slack)
-        if after.spent > self.limit or after.slack > _SLACK_LIMIT:
+        if not (
+            after.spent <= self.limit and after.slack <= _SLACK_LIMIT
+        ):  # What is not a number is refused, too.
             raise _exceeded(after, after.spent + self._offset, "divergence")
         return after
 
@@ -218,7 +220,9 @@ class GaussianFilter:
             BudgetExceeded: They would pass the budget; nothing is charged.
         """
         after = replace(self, spent=self.spent + squared_shift, slack=self.slack + slack)
-        if after.spent > self.limit or after.slack > _SLACK_LIMIT:
+        if not (
+            after.spent <= self.limit and after.slack <= _SLACK_LIMIT
+        ):  # What is not a number is refused, too.
             raise _exceeded(after, self._reach(after.spent), "sum of 1/z^2")
         return after
 
@@ -260,7 +264,8 @@ def _slack(step: NoiseEvent | Poisson | FixedSize) -> float:
 
 def _up(cost: float, unit: float) -> float:
     """The next multiple of `unit` above a cost, over what computing the cost may have lost: 2e-13, or 1e-14 of it."""
-    return math.ceil(cost / unit * (1 + 2.0**-46) + 0.25) * unit if math.isfinite(cost) else cost
+    units = cost / unit * (1 + 2.0**-46) + 0.25
+    return math.ceil(units) * unit if math.isfinite(units) else math.inf
 
 
 def _exceeded(after: RenyiFilter | GaussianFilter, would_reach: float, what: str) -> BudgetExceeded:

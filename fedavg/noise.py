@@ -49,6 +49,12 @@ class Noise:
                 f"excess_noise is 'remove' and mechanism is {self.privacy.mechanism!r}; only discrete_gaussian can take"
                 " excess noise off: leave excess_noise at 'keep'"
             )
+        if self.secure.compression != "none" and self.privacy.trusted_server:
+            raise ParameterError(
+                f"compression is {self.secure.compression!r} and mechanism is {self.privacy.mechanism!r}; compressed"
+                " sums may wrap, and before the server adds its noise one client may then move them by a whole modulus:"
+                " leave compression at 'none'"
+            )
 
     @property
     def lost(self) -> int:

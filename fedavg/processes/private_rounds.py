@@ -76,6 +76,8 @@ class PrivateAggregator:
             aborted=self.ledger.aborted,
             seeded=settings.entropy.is_seeded,
             masked=settings.secure.masked,
+            active_server=settings.secure.adversary == "malicious",
+            sharing=self.ledger.sharing,
         )
         if settings.population is not None:
             return made

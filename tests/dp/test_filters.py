@@ -76,6 +76,16 @@ def test_a_refused_release_leaves_the_filter_as_it_was():
     assert budget.charge(Gaussian(100.0)).spent > budget.spent
 
 
+@pytest.mark.parametrize("cost", [math.inf, math.nan])
+@pytest.mark.parametrize(
+    "budget", [RenyiFilter(3.0, 1e-5, 6), GaussianFilter(3.0, 1e-5)], ids=["renyi", "gaussian"]
+)
+def test_a_cost_that_is_no_finite_number_is_refused(budget, cost):
+    for spent in ((cost, 0.0), (0.0, cost)):
+        with pytest.raises((BudgetExceeded, ParameterError)):
+            budget.charged(*spent)
+
+
 def test_slack_is_limited_and_paid_beforehand():
     with pytest.raises(BudgetExceeded, match="slack"):
         GaussianFilter(5.0, 1e-5).charge(Gaussian(100.0, 2e-6))

@@ -267,6 +267,14 @@ def test_impossible_shared_budgets_are_refused(figures, said):
         SharedBudget(**figures)
 
 
+@pytest.mark.parametrize("noise", [1e-100, 1e-153, 1e-155])
+def test_noise_too_small_for_its_cost_to_be_a_float_is_never_free(noise):
+    budget = SharedBudget(delta=1e-6, readers_epsilon=2.0)
+    nothing, one = (budget.cost(Composed(Gaussian(noise), count), None) for count in (0, 1))
+    with pytest.raises(BudgetExceeded):
+        budget.after(one.plus(nothing.negative()))
+
+
 def test_a_budget_is_told_in_full_by_its_description():
     budget = SharedBudget(delta=1e-5, readers_epsilon=4.0, server_epsilon=20.0, server_order=8)
     assert SharedBudget.from_description(budget.describe()) == budget

@@ -107,6 +107,12 @@ def test_training_and_evaluation_may_spend_one_budget(tmp_path):
     training = build_unweighted_fed_avg(MODEL, sgd(learning_rate=0.1), model_aggregator=private(ledger=path))
     evaluation = build_fed_eval(MODEL, model_aggregator=private(ledger=path))
     training.next(training.initialize(), CLIENTS)
+    # What was spent so far is no promise: how far the others go may follow from it. The budget is.
+    for process in (training, evaluation):
+        promised = process.statement()
+        assert promised.server.epsilon == promised.readers.epsilon == budget.server_epsilon
+        assert "shared by 2 runs" in promised.server.text
+        assert "not chosen by looking" not in promised.readers.text + promised.server.text
     state, rounds = evaluation.initialize(), iter(range(9))
 
     def spend():

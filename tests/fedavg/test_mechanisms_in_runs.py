@@ -193,6 +193,15 @@ BAD = {
         fedavg.ParameterError,
         "only discrete_gaussian",
     ),
+    **{
+        f"compressed sums under {mechanism}": (
+            {**way, "secure": replace(IDEAL, compression="rotation")},
+            fedavg.ParameterError,
+            "sums may wrap",
+        )
+        for mechanism, way in WAYS.items()
+        if mechanism.startswith("central")
+    },
     "an indicator without room": (
         {"privacy": replace(PRIVACY, clip_quantile=0.5, noise_multiplier=3.0)},
         dp.ParameterError,
