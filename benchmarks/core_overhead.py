@@ -3,9 +3,9 @@
 Both sides take one sum over the same clients, data, blocks and noise: `AggregationPlan.sum_round` with a plain
 function that hands over a client's vector, and a `fedavg.core` program that runs the same function in a context, with
 its ledger, draw, types and judgement. Each is repeated in turns, and the median of the pairs' ratios is the overhead.
-Sums are taken without masks, which only makes the layer's part look larger.
+Sums are taken without masks unless `--masked` is given, which only makes the layer's part look larger.
 
-    python -m benchmarks.core_overhead [--clients 10000] [--length 1000] [--repeats 5]
+    python -m benchmarks.core_overhead [--clients 10000] [--length 1000] [--repeats 9] [--masked]
 """
 
 import argparse
@@ -41,15 +41,13 @@ def direct(plan, data, value, clients):
     return time.process_time() - start
 
 
-def layered(data, value, clients, length):
+def layered(data, value, clients, length, secure):
     @federated_computation(at_clients((np.float64, (length,))))
     def total(x):
         form = within((np.float64, (length,)), l2=1.0)
         return federated_sum(federated_map(local_computation(returns=form)(value), x))
 
-    context = LocalContext(
-        population=clients, delta=1e-6, noise_multiplier=1.0, secure=SecureAggregation.ideal()
-    )
+    context = LocalContext(population=clients, delta=1e-6, noise_multiplier=1.0, secure=secure)
     start = time.process_time()
     context.run(total, data)
     return time.process_time() - start
@@ -64,7 +62,9 @@ def main():
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--length", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--masked", action="store_true", help="sums under real masks")
     given = parser.parse_args()
+    secure = SecureAggregation() if given.masked else SecureAggregation.ideal()
     rows = np.random.default_rng(0).normal(size=(256, given.length)) / given.length**0.5
     data = ClientData(range(given.clients), lambda client: rows[client % 256])
     plan = AggregationPlan.choose(
@@ -72,10 +72,13 @@ def main():
         cohort=given.clients,
         privacy=dp.Privacy(delta=1e-6, l2_clip_norm=1.0, noise_multiplier=1.0),
         noise_multiplier=1.0,
-        secure=SecureAggregation.ideal(),
+        secure=secure,
     )
     times = [
-        (direct(plan, data, scaled, given.clients), layered(data, scaled, given.clients, given.length))
+        (
+            direct(plan, data, scaled, given.clients),
+            layered(data, scaled, given.clients, given.length, secure),
+        )
         for _ in range(given.repeats)
     ]
     low, middle, high = np.quantile([typed / plain - 1 for plain, typed in times], [0.25, 0.5, 0.75])
@@ -83,6 +86,7 @@ def main():
     figures = {
         "clients": given.clients,
         "length": given.length,
+        "masked": given.masked,
         "repeats": given.repeats,
         "direct_cpu_s": round(plain, 3),
         "layer_cpu_s": round(typed, 3),
