@@ -145,6 +145,8 @@ class Deployment:
         """
         settings = f'rounds={self.rounds} folder="{self.server_folder}"'
         answer = json.loads(self._flwr("run", str(self.app), _CONNECTION, "-c", settings, "--format", "json"))
+        if "run-id" not in answer:
+            raise RuntimeError(f"the app was not accepted: {answer}")
         run_id, deadline = str(answer["run-id"]), time.monotonic() + seconds
         while (status := self._status(run_id)).split(":")[0] != "finished":
             if meanwhile is not None:

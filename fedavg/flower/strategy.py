@@ -31,7 +31,7 @@ from flwr.serverapp import strategy as flower_strategies
 import dp
 import secagg
 from fedavg.errors import ParameterError, RoundAborted
-from fedavg.flower.keys import read_roster
+from fedavg.flower.keys import ROSTER, read_roster
 from fedavg.flower.rounds import Deadlines, Invitation, RoundLog, run_round
 from fedavg.flower.settings import PrivateRounds, RoundPlan
 from fedavg.flower.wire import arrays_of, content_hash, describe_form, users_records
@@ -72,7 +72,7 @@ class PrivateStrategy:
         rounds: the settings, equal to the nodes', or the path of their file.
         folder: where ledger, statement and monitoring lines live; an absolute path, because a ServerApp's working
             directory is Flower's.
-        roster: malicious mode: the roster's file.
+        roster: malicious mode: the roster's file; `roster.json` in the folder where it is left out.
         deadlines: how long each stage waits.
 
     Raises:
@@ -94,15 +94,15 @@ class PrivateStrategy:
                 " sum; use a strategy of the FedAvg family"
             )
         rounds = rounds if isinstance(rounds, PrivateRounds) else PrivateRounds.read(rounds)
-        if rounds.is_malicious != (roster is not None):
+        if roster is not None and not rounds.is_malicious:
             raise ParameterError(
-                f"adversary is {rounds.secure.adversary!r} and roster is {roster}; give both or neither"
+                f"roster is {roster} and adversary is 'semi_honest', which checks no identities"
             )
         self.strategy, self.rounds = strategy, rounds
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.deadlines = deadlines or Deadlines()
-        self._identities = None if roster is None else read_roster(Path(roster))
+        self._identities = read_roster(Path(roster or self.folder / ROSTER)) if rounds.is_malicious else None
         self._account: _Account | None = None
 
     def start(self, grid: Any, initial_arrays: ArrayRecord, num_rounds: int = 3, **settings: Any) -> Any:

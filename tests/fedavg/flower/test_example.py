@@ -38,6 +38,7 @@ def test_at_most_eight_lines_make_an_app_private():
     sources = [path.read_text() for path in APP.glob("*.py")]
     added = [line for source in sources for line in source.splitlines() if line.endswith("# private")]
     assert len(added) == 4
+    assert not any(line.lstrip().startswith(")") for line in added)  # Whole statements, each on its line.
     assert not any(
         "fedavg" in line for source in sources for line in source.splitlines() if line not in added
     )

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, Krum
 
 import dp
 from fedavg.errors import ParameterError, RoundAborted
-from fedavg.flower import Deadlines, PrivateStrategy
+from fedavg.flower import Deadlines, NodeSetupError, PrivateStrategy
 from tests.fedavg.flower.network import PRIVACY, QUICK, LoopbackGrid, network, rounds, silent, start
 
 LOUD = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
@@ -56,6 +56,13 @@ def test_the_family_of_fedavg_runs_unchanged(tmp_path, strategy):
 def test_a_strategy_that_needs_single_updates_is_refused(tmp_path):
     with pytest.raises(ParameterError, match="single updates"):
         PrivateStrategy(Krum(), rounds(4), folder=tmp_path)
+
+
+def test_a_roster_is_needed_against_a_malicious_server_and_refused_otherwise(tmp_path):
+    with pytest.raises(NodeSetupError, match="missing or damaged"):
+        PrivateStrategy(FedAvg(), rounds(4, adversary="malicious"), folder=tmp_path)
+    with pytest.raises(ParameterError, match="checks no identities"):
+        PrivateStrategy(FedAvg(), rounds(4), folder=tmp_path, roster=tmp_path / "roster.json")
 
 
 def test_nothing_but_protocol_bytes_leaves_a_node(tmp_path):

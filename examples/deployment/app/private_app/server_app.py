@@ -25,9 +25,7 @@ def main(grid, context):
 
     arrays = ArrayRecord({name: Array(w) for name, w in start(test["x"].shape[1]).items()})
     strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=2)
-    strategy = PrivateStrategy(
-        strategy, folder / "rounds.json", folder=folder, roster=folder / "roster.json"
-    )  # private
+    strategy = PrivateStrategy(strategy, folder / "rounds.json", folder=folder)  # private
     result = strategy.start(grid, arrays, num_rounds=int(context.run_config["rounds"]), evaluate_fn=evaluate)
     history = {n: dict(metrics) for n, metrics in result.evaluate_metrics_serverapp.items()}
     (folder / "evaluations.json").write_text(json.dumps(history))

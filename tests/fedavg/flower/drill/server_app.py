@@ -36,12 +36,10 @@ def main(grid, context):
     test = np.load(folder / "test.npz")
     deadlines = json.loads((folder / "deadlines.json").read_text())
     arrays = ArrayRecord({name: Array(w) for name, w in start(test["x"].shape[1]).items()})
-    roster = folder / "roster.json"
     strategy = PrivateStrategy(
         FedAvg(fraction_evaluate=0.0, min_available_nodes=2),
         folder / "rounds.json",
         folder=folder,
-        roster=roster if roster.exists() else None,
         deadlines=Deadlines(**deadlines),
     )
     recorder = Recorder(grid)
