@@ -13,7 +13,7 @@ demo: $(VENV)/.stamp-demo  ## train on MNIST over masked, noised sums and write 
 test: $(VENV)/.stamp-test .venv-tf/.stamp-test check  ## every check and the whole suite, in both environments
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not drill"
 	@echo "--- beside TensorFlow 2.15, tensorflow-privacy and numpy 1.26:"
-	.venv-tf/bin/python -m pytest -n $(WORKERS) -m "not drill" -W default tests/secagg tests/dp tests/examples/test_tensorflow_privacy.py
+	.venv-tf/bin/python -m pytest -n $(WORKERS) -m "not drill" -W default tests/secagg tests/dp tests/fedavg/adapters tests/examples/test_tensorflow_privacy.py
 
 check: $(VENV)/.stamp-test  ## format, lint, types, import contracts, doctests
 	$(BIN)/ruff format --check .
