@@ -111,7 +111,19 @@ def remote(**options):
         {"privacy": replace(PRIVACY, mechanism="central_gaussian", trusted_server=True)},
         {"train_step": failing},
     ],
-    ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items())[:60] or "plain",
+    ids=[
+        "plain",
+        "dropouts",
+        "malicious",
+        "excess removed",
+        "compressed",
+        "ideal",
+        "ideal, excess removed",
+        "one draw",
+        "adaptive clip",
+        "central",
+        "failing clients",
+    ],
 )
 def test_the_sums_are_those_of_one_process_bit_for_bit(changes):
     backend, wire = remote()
