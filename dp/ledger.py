@@ -233,6 +233,19 @@ class Ledger:
         """Rounds reserved and not refunded: of the run that is attached, else of all."""
         return sum(totals.charged for totals in self._counted())
 
+    def turn(self, number: int) -> int:
+        """How many rounds its run had been charged when a round was reserved, that one included.
+
+        Unlike `charged`, it is the same however many processes charge the run at once: a fixed order counts by it.
+
+        Raises:
+            LedgerError: no such round was reserved, or its row cannot be read.
+        """
+        body = self._file.scalar("SELECT MAX(body) FROM row WHERE round = ? AND kind = 'reserve'", number)
+        if body is None:
+            raise LedgerError(f"the ledger {self.path} holds no round {number}; reserve it first")
+        return Totals.of(json.loads(body)).charged
+
     @property
     def aborted(self) -> int:
         """Rounds that stay charged without having given a sum: lost, or under way."""

@@ -21,6 +21,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import dp
 from fedavg import backends
 from fedavg.adapters.adapted import AdaptedStep
@@ -41,6 +43,8 @@ from fedavg.step import Step
 __all__ = ["Evaluate", "Federation", "Result", "RoundReport"]
 
 _client_logger = logging.getLogger("fedavg.client")
+_TURN = "turn"
+"""Which charged round of its run a state's memory is of."""
 
 Evaluate = Callable[[Tree], Mapping[str, float]]
 
@@ -211,9 +215,10 @@ class Federation:
         """
         try:
             with paid_round(self.ledger, record=self._record, changed=self._pin) as paid:
-                draw = self._draw(paid.number)
+                turn = self.ledger.turn(paid.number)
+                draw = self._draw(paid.number, turn)
                 state, outcome = self._process.next(
-                    self.state,
+                    self._after(turn - 1),
                     self.clients,
                     draw,
                     number=paid.number,
@@ -221,6 +226,8 @@ class Federation:
                     entropy=self._entropy,
                     record=paid.record,
                 )
+                if state.memory:
+                    state = replace(state, memory={**state.memory, _TURN: np.array(turn)})
                 paid.settle(survivors=outcome.survivors, model_hash=self._process.model_hash(state))
         except RoundAborted:
             if self._folder is not None:
@@ -261,10 +268,19 @@ class Federation:
             masked=self.secure.masked,
         )
 
-    def _draw(self, number: int) -> dp.Draw:
+    def _after(self, turn: int) -> ServerState:
+        """The state to go on from after a charged round.
+
+        Correlated noise goes on only if that round is the one the state came from. If it was lost, or another process
+        ran it, a client's next turn would be fewer releases away than bands; then the noise begins anew.
+        """
+        memory = self.state.memory
+        return replace(self.state, memory={}) if memory and memory.get(_TURN) != turn else self.state
+
+    def _draw(self, number: int, turn: int) -> dp.Draw:
         """Draw the cohort and count it, durably, before anybody is invited."""
         keystream = self._entropy.keystream("cohort", number)
-        draw = self.sampler.draw(keystream, number=self.ledger.charged)
+        draw = self.sampler.draw(keystream, number=turn)
         drawn = [self.clients.client_ids[position] for position in draw.invited[draw.contributes]]
         return self._participations.claim(draw, drawn, cap=self.privacy.max_participations)
 
@@ -351,7 +367,18 @@ class Federation:
             "secure": repr(self.secure),
             "masked": self.secure.masked,
             "seeded": self._entropy.is_seeded,
+            "clients": self._pinned_clients(),
         }
+
+    def _pinned_clients(self) -> str | None:
+        """Hash of the ids, where turns follow from their places or a cap counts by them: neither moves to others."""
+        in_order = isinstance(self.sampler, dp.FixedOrder)
+        if not in_order and self.privacy.max_participations is None:
+            return None
+        names = [repr(client_id) for client_id in self.clients.client_ids]
+        if not in_order:
+            names.sort()
+        return hashlib.sha256("\0".join(names).encode()).hexdigest()
 
     def _log_failure(self, client_id: Any, cause: str) -> None:
         if self._folder is not None:

@@ -75,6 +75,17 @@ def test_a_refund_takes_the_charge_back_but_never_the_number(path):
     assert ledger.reserve() == 2
 
 
+def test_a_round_keeps_its_turn_whoever_else_charges_the_run(path):
+    one, other = attach(path), attach(path)
+    first, second = one.reserve(), other.reserve()
+    assert (one.turn(first), other.turn(second), one.charged) == (1, 2, 2)
+    other.refund(second, reason="too few")
+    third = one.reserve()
+    assert (third, one.turn(third)) == (3, 2)
+    with pytest.raises(LedgerError, match="holds no round 4"):
+        one.turn(4)
+
+
 def test_a_lost_round_stays_charged_after_reopening(path):
     attach(path).reserve()
     again = attach(path)

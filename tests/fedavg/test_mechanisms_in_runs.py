@@ -39,6 +39,7 @@ def central(mechanism, **changes):
 
 
 ORDER = dp.FixedOrder(population=60, expected=20)
+CAPPED = {"privacy": replace(PRIVACY, max_participations=2)}
 WAYS = {
     "skellam": {"privacy": replace(PRIVACY, mechanism="skellam")},
     "central gaussian": {"privacy": central("central_gaussian")},
@@ -115,6 +116,86 @@ def test_correlated_noise_grows_slower_than_independent_noise_in_the_model():
         assert result.plan.mechanism.noise_multiplier == 1.0
         spread[way] = result.weights["w"].std()
     assert spread["central matrix"] < 0.8 * spread["central gaussian"]
+
+
+def correlated(**changes):
+    return settings(**WAYS["central matrix"], rounds=6, **changes)
+
+
+def joint_norm(rows, coefficients):
+    """How far one client, in these rows of a matrix, can move all that is released."""
+    moved = np.zeros(max(rows) + len(coefficients))
+    for row in rows:
+        moved[row : row + len(coefficients)] += coefficients
+    return np.linalg.norm(moved)
+
+
+def test_correlated_noise_begins_anew_after_a_round_that_was_lost():
+    """Otherwise turns 3 rounds apart would be 2 releases apart, and a client would move more than is accounted for."""
+    federation = Federation(step, CLIENTS, **correlated())
+    columns = federation.plan.mechanism.coefficients / 2**16
+    promised = np.sqrt(2) * np.linalg.norm(columns)
+    assert joint_norm([0, 3], columns) == pytest.approx(promised)
+    assert joint_norm([0, 2], columns) > 1.12 * promised
+    depths = []
+    for lost in (False, False, True, False):
+        if lost:
+            federation.ledger.reserve()  # As a crash leaves it, or a sum that failed after an unmasking share.
+        federation.run_round()
+        depths.append(len(federation.state.memory["sums"]))
+    assert depths == [1, 2, 1, 2]
+
+
+def test_correlated_noise_begins_anew_from_an_older_checkpoint(tmp_path):
+    """The rounds since were released: what they hold of earlier sums must not be released once more, shifted."""
+    federation = Federation(step, CLIENTS, **correlated(), folder=tmp_path)
+    federation.run_round()
+    checkpoint = tmp_path / "operator" / "checkpoint.npz"
+    older = checkpoint.read_bytes()
+    federation.run_round()
+    checkpoint.write_bytes(older)
+    again = Federation(step, CLIENTS, **correlated(), folder=tmp_path, resume=True)
+    assert again.state.rounds == len(again.state.memory["sums"]) == 1
+    again.run_round()
+    assert len(again.state.memory["sums"]) == 1
+
+
+def test_turns_are_counted_from_a_rounds_own_charge_whoever_else_is_charged_meanwhile():
+    seen = []
+
+    def noting(weights, data):
+        seen.append(int(data))
+        return step(weights, np.zeros(3))
+
+    federation = Federation(noting, list(range(60)), **settings(**WAYS["fixed order"]))
+    reserve = federation.ledger.reserve
+
+    def raced(**arguments):
+        number = reserve(**arguments)
+        reserve()  # Another process of the same run, before this one draws.
+        return number
+
+    federation.ledger.reserve = raced
+    federation.run_round()
+    assert sorted(seen) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "turned_round"),
+    [(WAYS["fixed order"], True), (WAYS["fixed order"], False), (CAPPED, False)],
+    ids=["turns in another order", "turns of others", "caps of others"],
+)
+def test_turns_and_caps_never_move_to_other_clients(chosen, turned_round, tmp_path):
+    people = {f"client {i}": data for i, data in enumerate(CLIENTS)}
+    other = (
+        dict(reversed(people.items()))
+        if turned_round
+        else {**dict(list(people.items())[1:]), "new": CLIENTS[0]}
+    )
+    Federation(step, people, **settings(**chosen), folder=tmp_path).run_round()
+    with pytest.raises(fedavg.CheckpointError, match="differs in clients"):
+        Federation(step, other, **settings(**chosen), folder=tmp_path, resume=True)
+    Federation(step, people, **settings(**chosen), folder=tmp_path, resume=True).run_round()
 
 
 @pytest.mark.parametrize("mechanism", ["central_gaussian", "central_matrix"])
