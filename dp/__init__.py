@@ -31,7 +31,7 @@ from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.keystream import Keystream
 from dp.ledger import Ledger, Row
 from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, Mechanism, NarrowDiscreteGaussian
-from dp.participation import ParticipationCounts, Participations
+from dp.participation import ParticipationCounts
 from dp.privacy import Epsilons, Privacy, delta_warning
 from dp.removable_noise import RemovableDiscreteGaussian
 from dp.shared_budget import SharedBudget, Sharing
@@ -67,7 +67,6 @@ __all__ = [
     "PaddedPoisson",
     "ParameterError",
     "ParticipationCounts",
-    "Participations",
     "Privacy",
     "RemovableDiscreteGaussian",
     "RenyiFilter",

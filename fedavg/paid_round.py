@@ -35,6 +35,10 @@ class PaidRound:
         if self._record is not None:
             self._record(stage, sender, message)
 
+    def released(self) -> None:
+        """Part of the round's result is out: whatever happens from here on, the round stays charged."""
+        self._answered = True
+
     def settle(self, *, survivors: int, model_hash: bytes) -> None:
         """The round gave a sum: note how many were in it, and what was released."""
         self._ledger.settle(self.number, survivors=survivors, model_hash=model_hash, timestamp=time.time())

@@ -20,10 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +31,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 import dp
-import secagg
 from fedavg.aggregation import AggregationPlan, Record, RoundSum, SecureAggregation
 from fedavg.client_data import ClientData
 from fedavg.core.computation import FederatedComputation, current_context, takes_clients
@@ -44,7 +41,8 @@ from fedavg.core.plan import PrivacyReport, Stage, stages_of
 from fedavg.core.program import ClientStage, ServerState, copied, digest, exact_sums, released
 from fedavg.core.promise import Bound, Promise
 from fedavg.entropy import RunEntropy
-from fedavg.errors import RoundAborted, StepError
+from fedavg.errors import StepError
+from fedavg.paid_round import paid_round
 
 __all__ = ["InsecureWarning", "LocalContext", "RunResult"]
 
@@ -148,7 +146,7 @@ class LocalContext:
         self._promise: Promise | None = None
         self._bound: dict[FederatedComputation, Bound] = {}
         self._ledgers: dict[FederatedComputation, dp.Ledger] = {}
-        self._participations: dp.Participations | None = None
+        self._counts: dict[dp.Ledger, dp.ParticipationCounts] = {}
         promises = (delta, readers_epsilon, server_epsilon, noise_multiplier, max_participations)
         if insecure:
             if any(promise is not None for promise in promises):
@@ -270,12 +268,9 @@ class LocalContext:
             if node.function is not None:
                 node.function.check()  # Once more: what it captured may have changed since it was written.
         ids = _client_ids(data, self.promise.sampler.population)
-        participations = self._counts(ids, begun=ledger.begun)
-        number = ledger.reserve(timestamp=time.time())
-        draw = self._draw(participations, number)
-        contributes = dict(zip(draw.invited.tolist(), draw.contributes.tolist(), strict=True))
-        survivors = []
-        with self._refunding(ledger, number) as record:
+        counts, survivors = self._participations(ledger), []
+        with paid_round(ledger, record=self._record) as paid:
+            contributes = self._drawn(counts, paid.number, ids)
             for position, stage in enumerate(bound.plan.stages):
                 work = ClientStage.of(
                     stage.aggregations,
@@ -285,12 +280,13 @@ class LocalContext:
                     log=_log,
                     zeros=stage.plan.zeros(),
                 )
-                sums = self._sum(stage, work, (number << _STAGE_BITS) + position, record, computation)
+                number = (paid.number << _STAGE_BITS) + position
+                sums = self._sum(stage, work, number, paid.record, computation)
                 state.advance(self._released(stage, sums))
                 survivors.append(sums.survivors)
-                record.answered = True
-        value = _filled(computation.result, state)
-        ledger.settle(number, survivors=min(survivors), model_hash=digest(value), timestamp=time.time())
+                paid.released()
+            value = _filled(computation.result, state)
+            paid.settle(survivors=min(survivors), model_hash=digest(value))
         statements = self.promise.statements(
             bound, ledger.spent(), charged=ledger.charged, aborted=ledger.aborted
         )
@@ -301,7 +297,7 @@ class LocalContext:
         stage: Stage,
         work: ClientStage,
         number: int,
-        record: _Answers,
+        record: Record,
         computation: FederatedComputation,
     ) -> RoundSum:
         """Take one stage's sum, wherever the clients are."""
@@ -334,33 +330,17 @@ class LocalContext:
         warnings.warn(f"{computation.name}: {_INSECURE}", InsecureWarning, stacklevel=3)
         return RunResult(_filled(computation.result, state), None, count, _INSECURE)
 
-    def _counts(self, ids: Sequence[Any], *, begun: bool) -> dp.Participations:
-        if self._participations is None:
-            path = self._ledger_path
-            counts = None if path is None else path.with_name(f"{path.stem}.participations.sqlite")
-            self._participations = dp.Participations(counts, ids, begun=begun)
-        return self._participations
-
-    def _draw(self, participations: dp.Participations, number: int) -> dp.Draw:
+    def _drawn(self, counts: dp.ParticipationCounts, number: int, ids: Sequence[Any]) -> dict[int, bool]:
         """One cohort for all stages of a run, counted durably before anybody is asked."""
-        sampler, cap = self.promise.sampler, self.promise.privacy.max_participations
-        keystream = self._entropy.keystream("cohort", number)
-        return participations.claim(
-            lambda counts: sampler.draw(keystream, capped=counts >= cap if cap is not None else ())
-        )
+        draw = self.promise.sampler.draw(self._entropy.keystream("cohort", number))
+        drawn = [ids[position] for position in draw.invited[draw.contributes]]
+        draw = counts.claim(draw, drawn, cap=self.promise.privacy.max_participations)
+        return dict(zip(draw.invited.tolist(), draw.contributes.tolist(), strict=True))
 
-    @contextmanager
-    def _refunding(self, ledger: dp.Ledger, number: int) -> Iterator[_Answers]:
-        record = _Answers(self._record)
-        try:
-            yield record
-        except secagg.SecAggError as error:
-            if not record.answered:
-                ledger.refund(number, reason=str(error), timestamp=time.time())
-            fate = "stays charged" if record.answered else "was refunded"
-            raise RoundAborted(
-                f"run {number} ended early: {error}; it {fate}", charged=record.answered
-            ) from error
+    def _participations(self, ledger: dp.Ledger) -> dp.ParticipationCounts:
+        if ledger not in self._counts:
+            self._counts[ledger] = dp.ParticipationCounts(ledger)
+        return self._counts[ledger]
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
@@ -382,19 +362,6 @@ class _InThisProcess:
     def sum_round(self, plan: AggregationPlan, work: ClientStage, **settings: Any) -> RoundSum:
         """See `Sums.sum_round`."""
         return plan.sum_round(work, **settings)
-
-
-class _Answers:
-    """Watches whether anything could have been released; passes everything on to the user's record."""
-
-    def __init__(self, record: Record | None) -> None:
-        self.answered = False
-        self._record = record
-
-    def __call__(self, stage: str, sender: int, message: bytes) -> None:
-        self.answered = self.answered or stage == "unmask"
-        if self._record is not None:
-            self._record(stage, sender, message)
 
 
 def _arguments(computation: FederatedComputation, arguments: Sequence[Any]) -> dict[Node, Any]:
