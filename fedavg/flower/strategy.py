@@ -169,6 +169,7 @@ class _Account:
             minimum_survivors=aggregation.minimum_survivors,
             charged=self.ledger.charged,
             aborted=self.ledger.aborted,
+            active_server=settings.secure.adversary == "malicious",
         )
 
     def write(self, line: Mapping[str, Any]) -> None:
