@@ -20,7 +20,7 @@ from secagg.graph_parameters import Adversary, complete_threshold, graph_paramet
 if TYPE_CHECKING:
     from secagg.parameters import Graph, RoundParameters
 
-__all__ = ["choose_graph", "least_roster", "require_malicious_conditions", "share_of"]
+__all__ = ["choose_graph", "least_roster", "least_survivors", "require_malicious_conditions", "share_of"]
 
 _ROSTER_SHARE = 0.9
 
@@ -41,6 +41,18 @@ def share_of(fraction: float, clients: int) -> int:
 def least_roster(clients: int) -> int:
     """Fewest clients of a roster that a client accepts from a server it does not trust: nine tenths."""
     return max(2, math.ceil(_ROSTER_SHARE * clients - 1e-9))
+
+
+def least_survivors(graph: Graph, threshold: int, *, clients: int, dropout: float, corruption: float) -> int:
+    """The floor M where nobody sets one: what planned dropouts leave on a ring, and two honest clients anywhere.
+
+    On the complete graph t is above C. On the sparse graph it counts a neighbourhood and may lie far below C, so that
+    it bounds no sum: colluders could take part and leave one honest client's input as the rest.
+    """
+    least = max(threshold, share_of(corruption, clients) + 2)
+    if graph == "sparse":
+        least = max(least, clients - max(1, share_of(dropout, clients)))
+    return min(least, clients)
 
 
 def choose_graph(

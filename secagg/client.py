@@ -16,6 +16,7 @@ Invariants:
 - in malicious mode no share leaves before `threshold` holders were heard to have seen the same U2 and U3;
 - an identical repeat of a message is ignored (re-send the bytes you kept); anything else that the phase
   does not allow, or that does not verify, ends the round here for good and drops every secret;
+- one call at a time: a second one from another thread is refused without effect;
 - no secret is in a repr, an exception or an attribute that outlives the round; a copy, a pickle or a forked
   child of a live client is refused.
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from contextlib import suppress
 
 import numpy as np
@@ -66,6 +68,7 @@ from secagg.phases import CLIENT, MASK, Kind, Phase, after
 from secagg.ring import pack
 from secagg.secrecy import refuse_copies
 from secagg.shamir import SECRET_BYTES
+from secagg.turns import one_at_a_time
 
 __all__ = ["Client"]
 
@@ -112,6 +115,7 @@ class Client:
         self._rule = checked_rule(parameters, rule)
         self._process = os.getpid()
         self._entropy = entropy
+        self._busy = threading.Lock()
         self._phase = Phase.NEW
         self._table = CLIENT[parameters.adversary]
         self._seen: dict[Kind, bytes] = {}
@@ -149,6 +153,7 @@ class Client:
 
     __reduce__ = refuse_copies
 
+    @one_at_a_time
     def receive(self, data: bytes) -> bytes | None:
         """Take one message of the server and return the answer, if there is one now.
 
@@ -160,6 +165,7 @@ class Client:
 
         Raises:
             RemoteProtocolError: the message is not acceptable; this client has left the round.
+            LocalProtocolError: another call is under way; nothing happened.
             TooFewClients: too few clients remain for this one; it has left the round.
         """
         answer, phase = None, Phase.FAILED
@@ -179,6 +185,7 @@ class Client:
             self._enter(phase)
         return answer
 
+    @one_at_a_time
     def mask(self, inputs: Inputs) -> bytes:
         """Mask this client's input and return the masked-input message; once only.
 
@@ -189,7 +196,7 @@ class Client:
             The bytes to send.
 
         Raises:
-            LocalProtocolError: no inbox arrived yet, or an input was masked before.
+            LocalProtocolError: no inbox arrived yet, an input was masked before, or another call is under way.
             ParameterError: the arrays do not fit the round; nothing was masked.
             RecordError: the input was used before, or its use cannot be recorded; nothing was masked.
         """

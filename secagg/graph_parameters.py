@@ -61,6 +61,16 @@ class GraphParameters:
     def honest_floor(self) -> int:
         """Honest clients in the one sum a malicious server can get: floor(n/(1.5k+1)) (t - X), X = 2t-k-2.
 
+        Everyone in the sum has t of its window of k+1 with it, of whom at most X are corrupted (E4). The floor counts
+        windows that share no place. Whoever has nobody with it on the k/2 places to one side has t-k/2-1 corrupted
+        there, and E5 rules out two such half-windows that share no place. So every gap between clients in the sum is
+        shorter than k/2, except one, shorter than k, for which a server that may try 2^80 rosters finds a ring.
+
+        Hence the next window without a place in common begins at most 1.5k+1 places ahead, and once k/2 further. It
+        looks as if those k/2 had to come off the ring first, floor((n - k/2)/(1.5k+1)); they need not: windows go on
+        until fewer than k+1 places are left to the first one, so m of them need (m-1)(1.5k+1) + k/2 + k+1 places, which
+        is m (1.5k+1) with the long gap, and k/2 less without it.
+
         Bell et al. 2020, section 4, with the window of a ring; a sketch, not a proof. No client can check how
         many survive on the whole ring, so nothing larger may be promised.
         """

@@ -83,11 +83,13 @@ class IdentityRoster(Mapping[int, bytes]):
         publics: client id to 32-byte Ed25519 public key.
 
     Raises:
-        ParameterError: a key that is not canonical, of low order, or given to two clients.
+        ParameterError: an id outside 0..2^63-1; a key that is not canonical, of low order, or given to two clients.
     """
 
     def __init__(self, publics: Mapping[int, bytes]) -> None:
         for client, public in publics.items():
+            if not 0 <= client < 2**63:
+                raise ParameterError(f"client id {client} is out of range; use 0 to 2^63-1")
             y = int.from_bytes(public, "little") & ~_SIGN_BIT
             if len(public) != _KEY_BYTES or y >= _PRIME or y in _LOW_ORDER_Y:
                 raise ParameterError(f"the identity key of client {client} is not canonical or of low order")

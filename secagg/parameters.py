@@ -24,10 +24,10 @@ from functools import cached_property
 from typing import Literal
 
 from secagg.binding import enc, split
-from secagg.choice import choose_graph, least_roster, require_malicious_conditions, share_of
+from secagg.choice import choose_graph, least_roster, least_survivors, require_malicious_conditions, share_of
 from secagg.errors import ParameterError
 from secagg.hybrid import require_support
-from secagg.ring import word_dtype
+from secagg.ring import packed_size, word_dtype
 from secagg.shamir import MAX_SHARES
 
 __all__ = ["Adversary", "Graph", "KeyAgreement", "RoundParameters", "Vector"]
@@ -38,6 +38,8 @@ KeyAgreement = Literal["x25519", "x25519-mlkem768"]
 
 MAX_CLIENTS = 10**6
 MAX_LENGTH = 2**32
+MAX_MESSAGE_BYTES = 2**31 - 1  # what one call of AES-GCM takes
+_HEADER_ROOM = 64
 _CHECK_BITS = 64
 
 
@@ -167,7 +169,8 @@ class RoundParameters:
             key_agreement: how pairs agree on keys.
             conditional_secrets: m.
             reveal_rule: name of their rule.
-            minimum_survivors: floor M on the clients in the sum; the threshold where it is left out.
+            minimum_survivors: floor M on the clients in the sum. Where it is left out: max(t, C + 2), and on the
+                sparse graph, whose t says nothing about the whole ring, no fewer than clients - max(1, D).
             roster_hash: malicious mode: hash of the trusted identity keys.
             security_bits: sigma.
             failure_bits: eta.
@@ -208,7 +211,9 @@ class RoundParameters:
             key_agreement=key_agreement,
             conditional_secrets=conditional_secrets,
             reveal_rule=reveal_rule,
-            minimum_survivors=threshold if minimum_survivors is None else minimum_survivors,
+            minimum_survivors=minimum_survivors
+            if minimum_survivors is not None
+            else least_survivors(graph, threshold, clients=clients, dropout=dropout, corruption=corruption),
             task=task,
             round=round,
             model_hash=model_hash,
@@ -250,9 +255,20 @@ class RoundParameters:
             require_support()
         if self.is_malicious:
             self._require_malicious_conditions()
+        self._require_messages_fit()
         names = [vector.name for vector in self.vectors]
         if not names or len(set(names)) != len(names):
             raise ParameterError(f"the vectors are named {names}; give at least one, each its own name")
+
+    def _require_messages_fit(self) -> None:
+        """Refuse vectors whose masked input is more than a server takes as one message."""
+        packed = sum(packed_size(vector.padded_length, vector.modulus_bits) for vector in self.vectors)
+        most = MAX_MESSAGE_BYTES - _HEADER_ROOM - -(-self.neighbours // 8)
+        if packed > most:
+            raise ParameterError(
+                f"the vectors of a round pack into {packed} bytes and a masked input holds {most}; "
+                "sum fewer values, in fewer bits, or in several tasks"
+            )
 
     def _require_malicious_conditions(self) -> None:
         """Refuse what an active server could exploit: weak k and t, no trusted roster, non-unique sets."""

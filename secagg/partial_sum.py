@@ -4,7 +4,8 @@ A server that stands in several places has a `PartialSum` in each; partial sums 
 last to the server's own (`secagg.Server.receive_partial`). Invariants:
 
 - each message is verified as the server itself would, as a whole, before any of it is added;
-- nobody is in a partial sum twice, and two that share a client are never added;
+- nobody is in a partial sum twice, and two that share a client are never added: whoever hands out the clients
+  binds each to one place, and a place takes no other (`clients`);
 - memory does not grow with clients times length.
 
 A partial sum is a part of the server and is trusted as the server is: it sees single masked vectors, and the server
@@ -18,7 +19,8 @@ Not here: unmasking (`secagg.server`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,8 +32,11 @@ from secagg.messages import HASH_BYTES, HEADER_BYTES, Codec, Mask, bitmap
 from secagg.parameters import RoundParameters, Vector
 from secagg.ring import Words, add_packed, pack, packed_size, unpack, word_dtype
 from secagg.routing import Routing
+from secagg.turns import one_at_a_time
 
 __all__ = ["PartialSum"]
+
+_NAMED = 10
 
 
 class Part(NamedTuple):
@@ -52,17 +57,29 @@ class PartialSum:
         parameters: the round.
         roster: the message that opened the share stage.
         shared: bitmap of U2 over the roster; both as `Server.partial_opening` gives them.
+        clients: ids of the clients bound to this place, whose inputs alone it takes; all of the roster where it is
+            left out. Places with disjoint `clients` never share one, whatever a client sends where.
 
     Raises:
         MalformedMessage: roster or set do not fit the parameters or each other.
     """
 
-    def __init__(self, parameters: RoundParameters, roster: bytes, shared: bytes) -> None:
+    def __init__(
+        self,
+        parameters: RoundParameters,
+        roster: bytes,
+        shared: bytes,
+        *,
+        clients: Collection[int] | None = None,
+    ) -> None:
         self._vectors = parameters.vectors
+        self._busy = threading.Lock()
+        self._bound = None if clients is None else frozenset(clients)
         self._session = roster[HEADER_BYTES - HASH_BYTES : HEADER_BYTES]
         self._codec = Codec(parameters, self._session)
         known = self._codec.decode_roster(roster)
-        self._position = {client: position for position, client in enumerate(known.ids.tolist())}
+        self._ids: list[int] = known.ids.tolist()
+        self._position = {client: position for position, client in enumerate(self._ids)}
         self._shared = _members(shared, len(known.ids))
         self._routing = Routing(
             holder_table(len(known.ids), neighbours=parameters.neighbours, seed=ring_seed(known.hash))
@@ -73,6 +90,7 @@ class PartialSum:
     def __repr__(self) -> str:
         return f"PartialSum(senders={len(self._complaints)})"
 
+    @one_at_a_time
     def receive(self, sender: int, data: bytes) -> None:
         """Verify one client's masked input and add it.
 
@@ -86,6 +104,8 @@ class PartialSum:
         position = self._position.get(sender)
         if position is None or not self._shared[position]:
             raise UnexpectedMessage(f"client {sender} has no part in this sum", sender=sender)
+        if self._bound is not None and sender not in self._bound:
+            raise UnexpectedMessage(f"client {sender} is bound to another place than this", sender=sender)
         if position in self._complaints:
             raise DuplicateMessage(f"client {sender} sent a second masked input", sender=sender)
         neighbours = self._routing.neighbours(position)
@@ -94,6 +114,7 @@ class PartialSum:
         add_vectors(self._totals, packed, self._vectors, sender)
         self._complaints[position] = complaints
 
+    @one_at_a_time
     def add(self, data: bytes) -> None:
         """Add another partial sum of the same round.
 
@@ -101,8 +122,7 @@ class PartialSum:
             RemoteProtocolError: it is refused; nothing was added.
         """
         part = decode_part(data, self._session, self._vectors, self._routing, self._shared)
-        if twice := self._complaints.keys() & set(part.senders):
-            raise DuplicateMessage(f"{len(twice)} clients are in both of two partial sums")
+        refuse_twice(self._ids[position] for position in self._complaints.keys() & set(part.senders))
         add_vectors(self._totals, part.packed, self._vectors)
         self._complaints.update(zip(part.senders, part.complaints, strict=True))
 
@@ -150,6 +170,23 @@ def refuse_strange(complaints: Mask, shared: Mask, sender: int | None = None) ->
     """Refuse complaints about neighbours that sent nothing to complain about."""
     if (complaints & ~shared).any():
         raise MalformedMessage(f"client {sender} complains about a client that shared nothing", sender=sender)
+
+
+def refuse_twice(clients: Iterable[int]) -> None:
+    """Refuse a partial sum for the clients in it that came before: a sum cannot be parted again.
+
+    Raises:
+        DuplicateMessage: there are such; names them, and the lowest as the sender.
+    """
+    if twice := sorted(clients):
+        names = ", ".join(map(str, twice[:_NAMED])) + (
+            f" and {len(twice) - _NAMED} more" if twice[_NAMED:] else ""
+        )
+        raise DuplicateMessage(
+            f"a partial sum holds clients that came before: {names}; bind every client to one place "
+            "(PartialSum(clients=...)) and make the sum anew without them",
+            sender=twice[0],
+        )
 
 
 def add_vectors(

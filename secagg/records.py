@@ -6,6 +6,7 @@ Invariants:
 
 - the key is (data set, task, round): no attempt and no nonce, so a restarted server gets nothing new;
 - a round number not above the last one recorded for the data set and task is refused, whatever its order;
+- a round number far above the last one is refused, so that no single round uses up a task's numbers;
 - insert, participation counter and budget are one transaction (`BEGIN IMMEDIATE`, `synchronous=FULL`), which
   two processes cannot both pass; if it cannot be committed, the round is refused;
 - a crash before the commit costs nothing; after it the round is spent, sent or not. A retry is a new round
@@ -30,6 +31,7 @@ __all__ = ["Records"]
 
 _FILE = "single-use.sqlite3"
 _BUSY_SECONDS = 20.0
+_MAX_STEP = 2**32
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS used ("
     " data_set TEXT NOT NULL, task TEXT NOT NULL, round INTEGER NOT NULL, cost REAL NOT NULL,"
@@ -97,10 +99,12 @@ class Records:
 
         Args:
             task: name of the task.
-            round: number of the round, above every earlier one of the task.
+            round: number of the round, above every earlier one of the task, by 2^32 at most (of a first round:
+                below 2^32), so that whoever names the number cannot shut the task after one round. A task whose
+                numbers were driven too far goes on under another name; budget and participations count all tasks.
 
         Raises:
-            RecordError: the round is not above the last one, a limit is reached, or the disk refuses.
+            RecordError: the round is not above the last one, or too far; a limit is reached; or the disk refuses.
         """
         with self._transaction() as connection:
             (last,) = connection.execute(
@@ -110,6 +114,11 @@ class Records:
                 raise RecordError(
                     f"round {round} of task {task!r} is not above round {last}, which this data set already "
                     "took part in; a retry needs a new round number and fresh noise"
+                )
+            if round - (-1 if last is None else last) > _MAX_STEP:
+                raise RecordError(
+                    f"round {round} of task {task!r} is more than {_MAX_STEP} above "
+                    f"{'the start' if last is None else f'round {last}'}; number rounds from 0 up, in small steps"
                 )
             self._refuse_excess(connection)
             connection.execute(

@@ -9,6 +9,7 @@ Invariants:
 - a message is verified as a whole before any of it has an effect, so a refused message leaves no trace and
   the round goes on; a client that sends nothing acceptable is a client that dropped out;
 - an identical repeat is ignored, a different second message refused, a late one discarded unread;
+- one call at a time: what another thread sends in the middle of one is refused without effect;
 - every recovered seed is checked: a self-mask seed against its commitment, a mask seed against the
   advertised key; the check coordinates of every vector must add up to the number of survivors;
 - no total is released before all of that holds.
@@ -18,6 +19,7 @@ Not here: the batch recovery of seeds (`secagg.recovery`).
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import NamedTuple
 
@@ -51,13 +53,14 @@ from secagg.hybrid import EDGE_BYTES
 from secagg.identities import IdentityRoster
 from secagg.masking import apply_masks
 from secagg.messages import HASH_BYTES, Codec, Mask, Roster, bitmap, encode_offer, kind_of
-from secagg.parameters import RoundParameters
-from secagg.partial_sum import add_vectors, decode_part, refuse_strange
+from secagg.parameters import MAX_MESSAGE_BYTES, RoundParameters
+from secagg.partial_sum import add_vectors, decode_part, refuse_strange, refuse_twice
 from secagg.phases import ADVANCE, SERVER, Kind, Phase, after
 from secagg.recovery import Fault, ShareTable
 from secagg.ring import Words, reduce, word_dtype
 from secagg.routing import Routing, Rows
 from secagg.secrecy import refuse_copies
+from secagg.turns import one_at_a_time
 
 __all__ = ["Server", "Sum"]
 
@@ -109,6 +112,7 @@ class Server:
         self._identities = identities
         self._rule = checked_rule(parameters, rule)
         self._threads = threads
+        self._busy = threading.Lock()
         self._phase = Phase.ADVERTISE
         self._table = SERVER[parameters.adversary]
         nonce = entropy(32)
@@ -185,6 +189,7 @@ class Server:
             return self._codec.encode_tags(self._tags.incoming(self._expected[client_id], self._survivors))
         return self._broadcast
 
+    @one_at_a_time
     def receive(self, sender: int, data: bytes) -> None:
         """Take one client's message of the present stage.
 
@@ -194,7 +199,12 @@ class Server:
 
         Raises:
             RemoteProtocolError: the message is refused; it had no effect and the round goes on.
+            LocalProtocolError: another call is under way; hand the message over again after it.
         """
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise MalformedMessage(
+                f"a message of {len(data)} bytes; no message has more than {MAX_MESSAGE_BYTES}", sender=sender
+            )
         kind = kind_of(data, sender=sender)
         following = after(self._table, self._phase, kind, sender=sender)
         if self._phase is not Phase.ADVERTISE and sender not in self._expected:
@@ -222,6 +232,7 @@ class Server:
             raise LocalProtocolError(f"no masked inputs are taken in phase {self._phase.value}")
         return self._broadcast, bitmap(self._shared)
 
+    @one_at_a_time
     def receive_partial(self, data: bytes) -> dict[int, int]:
         """Take many clients' masked inputs as the sum that a part of this server, trusted like it, made of them.
 
@@ -232,20 +243,22 @@ class Server:
             How many bytes each client in it had sent.
 
         Raises:
-            RemoteProtocolError: the sum is refused; it had no effect and the round goes on.
+            RemoteProtocolError: the sum is refused; it had no effect and the round goes on. A `DuplicateMessage`
+                names the clients that came before: the part may make its sum anew without them.
+            LocalProtocolError: another call is under way; hand the sum over again after it.
         """
         after(self._table, self._phase, Kind.MASKED_INPUT)
         vectors = self._parameters.vectors
         part = decode_part(data, self._session, vectors, self._routing, self._shared)
         senders = [self._ids[position] for position in part.senders]
-        if twice := self._arrived.keys() & set(senders):
-            raise DuplicateMessage(f"{len(twice)} clients of a partial sum came before")
+        refuse_twice(self._arrived.keys() & set(senders))
         add_vectors(self._totals, part.packed, vectors)
         for position, complaints in zip(part.senders, part.complaints, strict=True):
             self._shares.withhold(position, complaints)
         self._arrived.update(dict.fromkeys(senders, b""))
         return dict.fromkeys(senders, self._codec.masked_input_bytes(self._routing.width - 1))
 
+    @one_at_a_time
     def advance(self) -> None:
         """Close the present stage: whoever has not answered has dropped out.
 

@@ -11,7 +11,7 @@ import pytest
 import secagg
 from docs import make_protocol
 from docs.generated import blocks_in, filled
-from secagg import choice, masking, parameters, phases, shamir
+from secagg import choice, masking, parameters, phases, records, shamir
 from secagg.graph_parameters import _GRINDING_BITS
 from secagg.phases import Kind, Phase
 from tests.secagg.rounds import Round, choose
@@ -167,6 +167,9 @@ FACTS = [
     f"ceil({parameters._CHECK_BITS}/b) constant ones",
     f"probability 2^-{parameters._CHECK_BITS} or less",
     "nine tenths of n",
+    f"moves the number by 2^{log2(records._MAX_STEP):.0f} at most",
+    f"is refused, or more than 2^{log2(records._MAX_STEP):.0f} above it",
+    f"holds at most 2^{log2(parameters.MAX_MESSAGE_BYTES + 1):.0f} - 1 bytes",
 ]
 
 

@@ -21,7 +21,7 @@ from secagg.masking import apply_masks
 from secagg.messages import HEADER_BYTES, bitmap
 from secagg.phases import Phase
 from secagg.ring import reduce, unpack
-from tests.secagg.rounds import Round, choose, new_client
+from tests.secagg.rounds import Round, choose, meanwhile, new_client
 
 MODES = ["semi_honest", "malicious"]
 
@@ -72,6 +72,32 @@ def test_client_refuses_to_reveal_both_shares(mode):
         client.receive(other)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_two_threads_with_two_survivor_sets_get_one_answer(mode):
+    """The second set arrives while the first is being read, before anything is remembered of it."""
+    stage = "unmask" if mode == "semi_honest" else "consistency"
+    round_ = Round(choose(adversary=mode)).play_until(stage)
+    client, message = round_.clients[0], round_.server.message_for(0)
+    other = with_set(message, [1, 1, 1, 1, 1, 1, 1, 0])
+    refused = meanwhile(client._codec, "decode_survivors", lambda: client.receive(other))
+    assert client.receive(message)
+    (error,) = refused
+    assert isinstance(error, LocalProtocolError)
+    assert client.phase is (Phase.DONE if mode == "semi_honest" else Phase.TAGGED)
+
+
+def test_two_threads_that_mask_get_one_masked_input():
+    """Two inputs under one set of masks would show their difference."""
+    round_ = Round(choose()).play_until("masked_input")
+    client = round_.clients[0]
+    client.receive(round_.server.message_for(0))
+    refused = meanwhile(client, "_masks", lambda: client.mask(round_.inputs[1]))
+    masked = client.mask(round_.inputs[0])
+    (error,) = refused
+    assert isinstance(error, LocalProtocolError)
+    round_.server.receive(0, masked)
+
+
 def test_a_second_u3_after_tagging_ends_the_round_before_any_share():
     round_ = malicious().play_until("unmask")
     client, tags = round_.clients[0], round_.server.message_for(0)
@@ -110,7 +136,9 @@ def test_u3_outside_u2_or_without_the_client_is_refused(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_u3_without_enough_of_the_clients_own_share_holders_is_refused(mode):
     """On a ring, a sum over many clients can leave one of them with too few holders of its own in it."""
-    parameters = choose(clients=100, graph="sparse", adversary=mode, dropout=0.05, corruption=0.05)
+    parameters = choose(
+        clients=100, graph="sparse", adversary=mode, dropout=0.05, corruption=0.05, minimum_survivors=7
+    )
     round_ = Round(parameters).play_until("unmask" if mode == "semi_honest" else "consistency")
     need = parameters.threshold
 

@@ -7,7 +7,7 @@ from math import comb
 import pytest
 
 from secagg.errors import ParameterError
-from secagg.graph_parameters import complete_threshold, graph_parameters, unmet_conditions
+from secagg.graph_parameters import GraphParameters, complete_threshold, graph_parameters, unmet_conditions
 
 SEMI_HONEST = [
     (0.05, 100, 12, 6),
@@ -133,6 +133,41 @@ def test_the_honest_floor_of_a_malicious_ring():
     """n = 1000, k = 98, t = 75: X = 50, so floor(1000 / 148) * 25."""
     found = graph_parameters(1000, dropout=0.05, corruption=0.05, adversary="malicious")
     assert found.honest_floor == 6 * 25
+
+
+def most_disjoint_windows(places, n, k):
+    """How many of the windows of k+1 around these places of a ring share no place."""
+    best = 0
+    for turn, first in enumerate(places):
+        count, last = 1, first
+        for place in [*places[turn + 1 :], *(place + n for place in places[:turn])]:
+            if last + k < place < first + n - k:
+                count, last = count + 1, place
+        best = max(best, count)
+    return best
+
+
+def rings(n, k, places=(0,)):
+    """Every least set of places with gaps below k/2, but for one below k, which ends at place 0.
+
+    Least: of two gaps in a row, the place between them cannot be left out. With more places there are no fewer windows.
+    """
+    if n - 1 - places[-1] < k:
+        yield places
+    before = places[-1] - places[-2] - 1 if places[1:] else k
+    for gap in range(max(0, k // 2 - 1 - before), k // 2):
+        if places[-1] + 1 + gap < n:
+            yield from rings(n, k, (*places, places[-1] + 1 + gap))
+
+
+@pytest.mark.parametrize(("k", "sizes"), [(4, range(5, 24)), (6, range(7, 26)), (10, (27, 32))])
+def test_every_ring_that_e5_leaves_has_the_windows_of_the_honest_floor(k, sizes):
+    """The worst of all rings, one long gap among them, has at least as many disjoint windows as the floor counts."""
+    for n in sizes:
+        floor = GraphParameters(clients=n, neighbours=k, threshold=k + 1, corrupted=0, dropped=0)
+        worst = min(most_disjoint_windows(places, n, k) for places in rings(n, k))
+        each = floor.threshold - (2 * floor.threshold - k - 2)
+        assert 0 <= floor.honest_floor // each <= worst
 
 
 @pytest.mark.parametrize("adversary", ["semi_honest", "malicious"])

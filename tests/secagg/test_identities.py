@@ -72,3 +72,9 @@ def test_an_identity_is_neither_copied_nor_pickled_nor_shown():
     assert private.hex() not in repr(identity)
     with pytest.raises(ParameterError):
         Identity(bytes(31))
+
+
+@pytest.mark.parametrize("client", [-1, 2**63, 2**64])
+def test_ids_out_of_range_are_refused(client):
+    with pytest.raises(ParameterError, match=rf"client id {client} is out of range; use 0 to 2\^63-1"):
+        IdentityRoster({client: identity_of(1).public})

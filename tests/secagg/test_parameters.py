@@ -113,10 +113,18 @@ def test_malicious_parameters_below_the_conditions_are_refused_however_made():
 
 def test_malicious_sparse_choice_holds_for_the_smallest_roster_too():
     """C and D stay absolute when a tenth of the planned clients does not show up."""
-    parameters = choose(clients=100, graph="sparse", dropout=0.05, corruption=0.05, adversary="malicious")
+    settings = {
+        "clients": 100,
+        "graph": "sparse",
+        "dropout": 0.05,
+        "corruption": 0.05,
+        "adversary": "malicious",
+    }
+    parameters = choose(**settings, minimum_survivors=13)
     on_fewer = graph_parameters(90, dropout=5 / 90, corruption=5 / 90, adversary="malicious")
     assert (parameters.neighbours, parameters.threshold) == (on_fewer.neighbours, on_fewer.threshold)
     assert parameters.minimum_roster == 90
+    assert choose(**settings).minimum_roster == 95
 
 
 def test_conditional_secrets_against_an_active_server_need_the_complete_graph():
@@ -133,6 +141,36 @@ def test_differences_name_the_fields_of_an_offer():
     assert len(mine.differences(b"rubbish")) == len(dataclasses.fields(RoundParameters))
 
 
-def test_minimum_survivors_defaults_to_the_threshold():
-    assert choose().minimum_survivors == choose().threshold
+@pytest.mark.parametrize("adversary", ["semi_honest", "malicious"])
+def test_minimum_survivors_defaults_to_what_planned_dropouts_leave(adversary):
+    """On the ring t says nothing about the sum: 18 of 1,000 with 50 corrupted, where 951 lets planned dropouts pass."""
+    settings = {"clients": 1000, "dropout": 0.049, "corruption": 0.05, "adversary": adversary}
+    sparse = choose(**settings, graph="sparse")
+    assert sparse.minimum_survivors == 951
+    complete = choose(**settings, graph="complete")
+    assert complete.minimum_survivors == complete.threshold > complete.corrupted + 1
     assert choose(minimum_survivors=7).minimum_roster == 7
+
+
+def test_the_default_floor_leaves_two_honest_clients_in_any_sum():
+    """A threshold of C + 1 on the complete graph, a ring of which nearly all may drop out; never above the clients."""
+    assert choose(clients=8, corruption=0.25, threshold=3).minimum_survivors == 4
+    ring = choose(clients=12, graph="sparse", neighbours=4, threshold=3, dropout=0.9, corruption=0.5)
+    assert ring.minimum_survivors == 8
+    assert choose(clients=2, corruption=0.5, dropout=0, threshold=2).minimum_survivors == 2
+    assert choose(clients=12, graph="sparse", neighbours=4, threshold=3, dropout=0).minimum_survivors == 11
+
+
+def test_vectors_whose_masked_input_is_no_message_are_refused():
+    """26 bits a value: 2^31-1 bytes hold some 660 million."""
+    choose(vectors=(Vector("v", 660_000_000, 26),))
+    choose(vectors=(Vector("v", 2**32, 3),))
+    for vectors in ((Vector("v", 661_000_000, 26),), (Vector("a", 2**32, 3), Vector("b", 2**32, 3))):
+        with pytest.raises(ParameterError, match="sum fewer values"):
+            choose(vectors=vectors)
+    columns = (2**31 - 1 - 64 - 1) // 16
+    choose(vectors=(Vector("v", columns * 32 - 16, 4),))
+    with pytest.raises(
+        ParameterError, match=r"pack into 2147483584 bytes and a masked input holds 2147483582;"
+    ):
+        choose(vectors=(Vector("v", columns * 32 - 15, 4),))

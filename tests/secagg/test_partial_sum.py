@@ -16,6 +16,7 @@ from secagg import (
     Vector,
 )
 from secagg.phases import Phase
+from tests.secagg.rounds import meanwhile
 
 N, LENGTH = 12, 70
 VECTORS = (Vector("a", LENGTH, 20), Vector("b", 3, 40))
@@ -187,3 +188,51 @@ def test_partial_sums_have_their_stage():
         _ = round_.server.partial_opening
     with pytest.raises(UnexpectedMessage):
         round_.server.receive_partial(data)
+
+
+def test_two_threads_cannot_add_one_input_twice():
+    round_ = Round()
+    partial, before = round_.partial([0]), round_.partial([0, 1]).encode()
+    refused = meanwhile(partial._codec, "decode_masked_input", lambda: partial.receive(1, round_.masked[1]))
+    partial.receive(1, round_.masked[1])
+    (error,) = refused
+    assert isinstance(error, LocalProtocolError)
+    assert partial.encode() == before
+
+
+def test_a_client_bound_to_one_place_costs_nobody_in_another():
+    """Client 5 sends its input to both places; the second does not take it, and all others get through."""
+    round_ = Round()
+    places = [[0, 1, 2, 4, 5], [6, 7, 8, 9, 10, 11]]
+    parts = [PartialSum(round_.parameters, *round_.server.partial_opening, clients=own) for own in places]
+    for part in parts:
+        with pytest.raises(UnexpectedMessage, match="no part in this sum"):
+            part.receive(99, round_.masked[5])
+    for part, own in zip(parts, places, strict=True):
+        for c in own:
+            part.receive(c, round_.masked[c])
+    with pytest.raises(UnexpectedMessage, match="client 5 is bound to another place") as caught:
+        parts[1].receive(5, round_.masked[5])
+    assert caught.value.sender == 5
+    parts[0].add(parts[1].encode())
+    round_.server.receive_partial(parts[0].encode())
+    assert round_.finish().survivors == tuple(round_.clients)
+
+
+def test_the_refusal_of_a_sum_names_who_came_before_and_the_rest_gets_through_without_them():
+    round_ = Round()
+    round_.server.receive_partial(round_.partial([0, 1, 2]).encode())
+    with pytest.raises(DuplicateMessage, match=r"came before: 1, 2; bind every client") as caught:
+        round_.server.receive_partial(round_.partial([c for c in round_.clients if c]).encode())
+    assert caught.value.sender == 1
+    round_.server.receive_partial(round_.partial([c for c in round_.clients if c > 2]).encode())
+    result = round_.finish()
+    np.testing.assert_array_equal(result.totals["a"], plain_sum(round_.clients)["a"])
+
+
+def test_a_long_list_of_those_who_came_before_is_cut():
+    round_ = Round()
+    everyone = round_.partial(round_.clients).encode()
+    round_.server.receive_partial(everyone)
+    with pytest.raises(DuplicateMessage, match="0, 1, 2, 4, 5, 6, 7, 8, 9, 10 and 1 more;"):
+        round_.server.receive_partial(everyone)

@@ -203,3 +203,24 @@ def test_inputs_that_do_not_fit_cost_nothing(tmp_path):
     with pytest.raises(ParameterError):
         client.mask({"v": round_.inputs[0]["v"][:-1]})
     assert records.participations == 0
+
+
+def test_one_round_cannot_use_up_the_numbers_of_a_task(tmp_path):
+    """A round of 2^63-1, taken once, would leave no number above it; the task goes on after the refusal."""
+    records = Records(tmp_path, data_set="a")
+    for far in (2**63 - 1, 2**32):
+        with pytest.raises(RecordError, match="above the start; number rounds from 0 up"):
+            records.claim(task="t", round=far)
+    records.claim(task="t", round=7)
+    with pytest.raises(RecordError, match=f"more than {2**32} above round 7"):
+        records.claim(task="t", round=8 + 2**32)
+    records.claim(task="t", round=7 + 2**32)
+    assert records.participations == 2
+
+
+def test_a_task_driven_too_far_goes_on_under_another_name_and_spends_the_same_budget(tmp_path):
+    records = Records(tmp_path, data_set="a", max_participations=2)
+    records.claim(task="t", round=2**32 - 1)
+    records.claim(task="t, anew", round=0)
+    with pytest.raises(RecordError, match="its limit is 2"):
+        records.claim(task="t, again", round=0)

@@ -16,8 +16,8 @@ from secagg import (
     Vector,
 )
 from secagg.messages import HEADER_BYTES
-from secagg.phases import Phase
-from tests.secagg.rounds import Round, choose, new_client, new_server, stages_of
+from secagg.phases import Kind, Phase
+from tests.secagg.rounds import Round, choose, meanwhile, new_client, new_server, stages_of
 
 MODES = ["semi_honest", "malicious"]
 
@@ -168,3 +168,30 @@ def test_memory_of_the_sum_is_that_of_one_vector_not_of_all_clients():
 
 def test_repr_names_the_phase_only():
     assert repr(new_server(choose())) == "Server(phase=advertise, arrived=0)"
+
+
+def test_a_message_larger_than_any_is_refused_with_its_sender():
+    """AES-GCM, which makes the fingerprint, takes 2^31-1 bytes; the bytes here are never touched."""
+    round_ = Round(choose()).play_until("masked_input")
+    huge = np.zeros(2**31, np.uint8)
+    huge[:HEADER_BYTES] = np.frombuffer(round_.up["share"][2], np.uint8)[:HEADER_BYTES]
+    huge[7] = Kind.MASKED_INPUT
+    with pytest.raises(MalformedMessage, match="no message has more than 2147483647") as caught:
+        round_.server.receive(2, memoryview(huge))
+    assert caught.value.sender == 2
+    assert round_.finish().survivors == tuple(range(8))
+
+
+def test_two_threads_cannot_add_one_input_twice_or_close_the_stage_in_mid_message():
+    round_ = Round(choose()).play_until("masked_input")
+    server = round_.server
+    masked = {c: round_.answer(c, server.message_for(c)) for c in round_.clients}
+    for client, act in ((2, lambda: server.receive(2, masked[2])), (3, server.advance)):
+        refused = meanwhile(server._codec, "decode_masked_input", act)
+        server.receive(client, masked[client])
+        (error,) = refused
+        assert isinstance(error, LocalProtocolError)
+    for client, message in masked.items():
+        server.receive(client, message)
+    server.advance()
+    assert round_.finish().totals["v"].tolist() == round_.plain(range(8))
