@@ -29,9 +29,18 @@ class ClientData:
     >>> data = ClientData.of([[1, 2], [3]])
     >>> data.client_ids, data.for_client(1), len(data)
     (range(0, 2), [3], 2)
+
+    Args:
+        client_ids: Each client once: who stands there twice is drawn twice as often as its epsilon says.
+        for_client: From an id to that client's data.
+
+    Raises:
+        ParameterError: an id stands there more than once, or cannot be compared with others.
     """
 
     def __init__(self, client_ids: Sequence[Any], for_client: Callable[[Any], Any]) -> None:
+        if not isinstance(client_ids, range):
+            _refuse_repeats(client_ids)
         self.client_ids = client_ids
         self._for_client = for_client
 
@@ -217,6 +226,20 @@ class _Kept(Sequence[Any]):
 
     def __len__(self) -> int:
         return len(self._ids)
+
+
+def _refuse_repeats(client_ids: Sequence[Any]) -> None:
+    try:
+        different = len(set(client_ids))
+    except TypeError as error:
+        raise ParameterError(
+            f"a client's id cannot be used ({error}); use strings, bytes or whole numbers"
+        ) from error
+    if different < len(client_ids):
+        raise ParameterError(
+            f"{len(client_ids)} clients have {different} different ids; give each client once, with all that it holds"
+            " (ClientData.from_arrays(..., users=) gathers examples by user)"
+        )
 
 
 def _part(for_client: Callable[[Any], Any], client_ids: Sequence[Any]) -> Callable[[Any], Any]:

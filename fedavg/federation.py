@@ -195,6 +195,7 @@ class Federation:
         if pinned is not None:
             self.ledger.require(pinned["sequence"], pinned["hash"])
         self._participations = dp.ParticipationCounts(self.ledger)
+        self._participations.count(self.clients.client_ids[0])  # Ids that cannot be counted are refused here.
 
     @property
     def finished(self) -> bool:

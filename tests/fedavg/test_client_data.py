@@ -51,6 +51,19 @@ def test_users_may_be_named_by_text(users):
 
 
 @pytest.mark.parametrize(
+    ("ids", "complaint"),
+    [
+        (["ann", "bob", "ann"], "3 clients have 2 different ids"),
+        (np.array([4, 4, 5]), "3 clients have 2 different ids"),
+        ([["ann"], ["bob"]], "unhashable"),
+    ],
+)
+def test_who_would_be_drawn_twice_as_often_is_refused(ids, complaint):
+    with pytest.raises(ParameterError, match=complaint):
+        ClientData(ids, lambda client: client)
+
+
+@pytest.mark.parametrize(
     ("users", "nobody"), [([1, 3], 2), ([1, 3], 4), ([1, 3], "1"), (["a"], 1), (["a"], "b")]
 )
 def test_who_is_not_there_is_not_found(users, nobody):

@@ -299,6 +299,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_charged(case, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_ids_that_cannot_be_counted_are_refused_before_anything_is_charged(tmp_path):
+    people = {("ward", i): data for i, data in enumerate(CLIENTS)}
+    with pytest.raises(dp.ParameterError, match="of type tuple"):
+        Federation(step, people, **settings(), ledger=tmp_path / "ledger.sqlite")
+    assert dp.Ledger.open(tmp_path / "ledger.sqlite").charged == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
