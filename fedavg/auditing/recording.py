@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from fedavg.aggregation import AggregationPlan
 from fedavg.errors import CheckpointError
-from secagg import RoundParameters, SecAggError, Vector
+from secagg import Identity, IdentityRoster, RoundParameters, SecAggError, Vector
 
 __all__ = ["Message", "Recorder", "Transcript", "read_transcript"]
 
@@ -63,10 +63,10 @@ class Recorder:
             ) from error
         self._worthless = not begun
         if not begun:
-            parameters = plan.protocol(0, bytes(32)) if plan.secure.adversary == "semi_honest" else None
-            self._write(
-                {"format": _FORMAT, "parameters": None if parameters is None else _fields(parameters)}
-            )
+            # Which identities are trusted is another matter in each round; how messages look does not depend on it.
+            anybody = IdentityRoster.of({0: Identity.generate()})
+            trusted = None if plan.secure.adversary == "semi_honest" else anybody
+            self._write({"format": _FORMAT, "parameters": _fields(plan.protocol(0, bytes(32), trusted))})
 
     def __call__(self, stage: str, sender: int, message: bytes) -> None:
         """Record one message."""
@@ -103,7 +103,7 @@ class Transcript:
 
     Args:
         path: The file.
-        parameters: Of its rounds; model and number are not those of any round.
+        parameters: Of its rounds; model, number and trusted identities are not those of any round.
     """
 
     path: Path
@@ -140,8 +140,8 @@ def read_transcript(path: str | Path) -> Transcript:
             head = json.loads(next(file))
         if head["format"] != _FORMAT:
             raise ValueError(f"its format is {head['format']!r}")
-        if head["parameters"] is None:
-            raise ValueError("it is of rounds against a malicious server, which this audit does not read")
+        if not isinstance(head["parameters"], dict):
+            raise ValueError("it does not say of what rounds it is")
         return Transcript(target, _parameters(head["parameters"]))
     except (ValueError, KeyError, TypeError, StopIteration, SecAggError) as error:
         raise CheckpointError(

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import fedavg
 from fedavg.auditing import Recorder, audit_transcript, read_transcript
+from fedavg.backends.processes import Processes
 from fedavg.errors import CheckpointError
+from secagg.messages import HEADER_BYTES
+from secagg.ring import pack, packed_size
 from tests.fedavg.auditing import pipelines
+from tests.fedavg.backends import steps
+
+NEVER = 1e-9  # A level at which nothing that is random by the system's own entropy is ever flagged.
 
 
 @pytest.fixture
@@ -46,6 +55,124 @@ def test_other_rounds_are_understood_too(tmp_path, settings):
     found = audit_transcript(read_transcript(tmp_path / "t"))
     assert found.clean, found.problems or found.findings
     assert sum(found.contents.values()) == size(tmp_path / "t")
+
+
+@pytest.fixture
+def against_malicious(tmp_path):
+    secure = fedavg.SecureAggregation(dropout=0.2, adversary="malicious")
+    pipelines.record_round(tmp_path / "t", pipelines.honest(cohort=16, length=120, secure=secure), seed=1)
+    return tmp_path / "t"
+
+
+def test_rounds_against_a_malicious_server_have_five_stages_signatures_and_tags(against_malicious):
+    found = audit_transcript(read_transcript(against_malicious), level=NEVER)
+    assert found.clean, found.problems
+    assert found.messages == {
+        "advertise": 16, "share": 16, "masked_input": 14, "consistency": 14, "unmask": 13
+    }  # fmt: skip
+    assert sum(found.contents.values()) == size(against_malicious)
+    contents = found.contents
+    assert (contents["signatures"], contents["consistency tags"]) == (16 * 64, 14 * 13 * 32)
+    assert contents["hashes of shares"] == 16 * 16 * 2 * 32
+    assert contents["salts"] == contents["shares"] * 16 // 36
+
+
+@pytest.mark.parametrize(
+    ("where", "change", "says"),
+    [
+        (("advertise", 5), lambda data: data[:-64] + b"age=41, " * 8, "nobody's signature"),
+        (("consistency", 5), lambda data: data + b"age=41, ", "bytes where exactly"),
+        (("consistency", 5), lambda data: data[:HEADER_BYTES] + b"age=41, " * 4 * 14, "bytes where exactly"),
+        (("consistency", 5), lambda data: data[:HEADER_BYTES] + b"age=41, " * 4 * 13, "shares sealed"),
+        (("unmask", 4), lambda data: data[:-2] + b"\xff\xff", "outside its field"),
+    ],
+)  # fmt: skip
+def test_what_does_not_belong_is_named_in_those_rounds_too(against_malicious, where, change, says):
+    pipelines.rewrite(
+        against_malicious,
+        lambda stage, sender, data: [(stage, sender, change(data) if (stage, sender) == where else data)],
+    )
+    found = audit_transcript(read_transcript(against_malicious), level=NEVER)
+    flagged = [finding.detector for finding in found.findings if finding.flagged]
+    assert [word for word in (*found.problems, *flagged) if says in word]
+
+
+def from_workers(path, **secure):
+    """A transcript of two processes that play a run's clients."""
+    settings = steps.settings(
+        rounds=1, secure=replace(steps.SECURE, **secure), entropy=fedavg.RunEntropy.seeded(5)
+    )
+    plan = fedavg.Federation(steps.step, steps.clients(), **settings).plan
+    with Processes(2) as backend, Recorder(path, plan) as recorder:
+        fedavg.train(steps.step, steps.clients(), **settings, record=recorder, backend=backend)
+    return path
+
+
+@pytest.fixture(scope="module", params=["semi_honest", "malicious"])
+def workers(request, tmp_path_factory):
+    return from_workers(tmp_path_factory.mktemp("t") / "t", adversary=request.param)
+
+
+@pytest.fixture
+def sums(workers, tmp_path):
+    return shutil.copy(workers, tmp_path / "t")
+
+
+def test_sums_that_workers_hand_up_are_read_too(sums):
+    found = audit_transcript(read_transcript(sums), level=NEVER)
+    assert found.clean, found.problems
+    assert found.messages["masked_input"] == 2
+    assert sum(found.contents.values()) == size(sums)
+    assert found.contents["sums of masked vectors"] > 0
+    # The identity keys are on record, so that every signature was verified.
+    malicious = "consistency" in found.messages
+    assert found.contents.get("identity keys", 0) == 32 * found.messages["advertise"] * malicious
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda data: [data + b"loss=1"], "bytes where exactly"),
+        (lambda data: [data[1:] + data[:1]], "of no round that was begun"),
+        (lambda data: [data, data], "a second time"),
+        (lambda data: [data[:32] + b"\xff" + data[33:]], "a partial sum"),
+    ],
+)
+def test_what_does_not_belong_in_such_a_sum_is_named(sums, change, says):
+    pipelines.rewrite(
+        sums,
+        lambda stage, sender, data: [
+            (stage, sender, changed) for changed in (change(data) if sender == -1 else [data])
+        ],
+    )
+    problem, *_ = audit_transcript(read_transcript(sums), level=NEVER).problems
+    assert says in problem
+    assert "from -1" in problem
+
+
+def test_a_sum_whose_masks_are_off_is_flagged(sums):
+    """The vectors of one worker's clients, rounded and noised but not masked."""
+    parameters = read_transcript(sums).parameters
+    (vector,) = parameters.vectors
+    due = packed_size(vector.padded_length, vector.modulus_bits)
+    plain = bytes(pack(np.arange(vector.padded_length, dtype=np.uint32) % 50, vector.modulus_bits))
+    pipelines.rewrite(
+        sums, lambda stage, sender, data: [(stage, sender, data[:-due] + plain if sender == -1 else data)]
+    )
+    assert audit_transcript(read_transcript(sums), level=1e-6).findings[0].flagged
+
+
+def test_a_signature_of_another_than_the_key_on_record_is_named(tmp_path):
+    path = from_workers(tmp_path / "t", adversary="malicious")
+    someone = next(message.sender for message in read_transcript(path).messages())
+    pipelines.rewrite(
+        path,
+        lambda stage, sender, data: [
+            (stage, sender, data[:-64] + bytes(64) if (stage, sender) == ("advertise", someone) else data)
+        ],
+    )
+    found = audit_transcript(read_transcript(path), level=NEVER)
+    assert f"the signature of client {someone} does not verify" in found.problems[0]
 
 
 @pytest.mark.parametrize(
