@@ -229,6 +229,11 @@ class Ledger:
         return Sharing(self._budget, int(self._file.scalar("SELECT MAX(run) FROM row")))
 
     @property
+    def run(self) -> int | None:
+        """Number of the run that is attached; None for a ledger that was opened for reading."""
+        return self._run
+
+    @property
     def charged(self) -> int:
         """Rounds reserved and not refunded: of the run that is attached, else of all."""
         return sum(totals.charged for totals in self._counted())

@@ -11,8 +11,8 @@ took part; the key is 32 bytes from the operating system, readable by its owner 
 a row, and a claim costs what its cohort is large.
 
 Invariants: counts are raised before anybody is invited, and never lowered; checking the cap and counting are one
-transaction; a ledger that has charged rounds is not continued without its counts, with another ledger's, or with
-another key.
+transaction; a ledger that has charged rounds is not continued without its counts, with another ledger's, with another
+key, or with an older copy of them: the file holds how often each run counted, which is never less than it settled.
 
 Not here: the draw (`dp.cohorts`), the charge (`dp.ledger`).
 """
@@ -45,6 +45,7 @@ _SCHEMA = (
     "CREATE TABLE belongs (ledger BLOB NOT NULL, key_check BLOB NOT NULL)",
     "CREATE TABLE participation (client BLOB PRIMARY KEY, count INTEGER NOT NULL CHECK (typeof(count) = 'integer'))"
     " WITHOUT ROWID",
+    "CREATE TABLE claim (run INTEGER PRIMARY KEY, rounds INTEGER NOT NULL)",
     f"PRAGMA application_id = {_APPLICATION_ID}",
 )
 
@@ -78,6 +79,7 @@ class ParticipationCounts:
                     f"rounds were charged, but who took part in them is not at {needed}; restore it from a backup"
                 )
         self._key = os.urandom(_KEY_BYTES) if key_path is None else _key(key_path)
+        self._ledger = ledger
         with self._explained():
             self._connection = sqlite3.connect(
                 ":memory:" if self.path is None else self.path, timeout=_BUSY_SECONDS, isolation_level=None
@@ -113,7 +115,7 @@ class ParticipationCounts:
 
         Raises:
             ParameterError: there are not as many ids as contributors, two are alike, or one is of another kind.
-            LedgerError: the counts cannot be read or written; nothing was counted.
+            LedgerError: the counts cannot be read or written, or are older than the ledger; nothing was counted.
         """
         clients = [self._pseudonym(_id_bytes(client_id)) for client_id in client_ids]
         positions = np.flatnonzero(draw.contributes)
@@ -127,12 +129,25 @@ class ParticipationCounts:
             "INSERT INTO participation VALUES (?, 1) ON CONFLICT (client) DO UPDATE SET count = count + 1"
         )
         with self._explained(), self._writing():
+            self._count_claim()
             for position, client in zip(positions, clients, strict=True):
                 if most is not None and self._stored(client) >= most:
                     contributes[position] = False
                 else:
                     self._connection.execute(raised, (client,))
         return Draw(draw.invited, contributes)
+
+    def _count_claim(self) -> None:
+        """Note that the run counts once more; refuse if rounds were settled that are not counted here."""
+        run, settled = self._ledger.run or 0, self._ledger.charged - self._ledger.aborted
+        found = self._connection.execute("SELECT rounds FROM claim WHERE run = ?", (run,)).fetchone()
+        counted = 0 if found is None else int(found[0])
+        if counted < settled:
+            raise LedgerError(
+                f"{self.path} holds who took part in {counted} rounds, and {settled} were settled: it is an older copy;"
+                " restore the newest one"
+            )
+        self._connection.execute("INSERT OR REPLACE INTO claim VALUES (?, ?)", (run, counted + 1))
 
     def _stored(self, client: bytes) -> int:
         found = self._connection.execute(

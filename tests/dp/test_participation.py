@@ -198,6 +198,25 @@ def test_a_ledger_that_charged_rounds_is_not_continued_without_its_own_counts(pa
     assert [part.read_bytes() if part.exists() else None for part in (file, key)] == before
 
 
+def test_an_older_copy_of_the_counts_is_not_counted_on(path):
+    """What is lost is restored from a backup; one from before the last round would let its clients take part again."""
+    run = ledger(path)
+    counts = ParticipationCounts(run)
+    older = counts.path.read_bytes()
+    number = run.reserve()
+    assert took_part(counts, "ann", cap=1) == [True]
+    run.settle(number, survivors=2, model_hash=bytes(32))
+    newest = counts.path.read_bytes()
+    counts.path.write_bytes(older)
+    run.reserve()
+    with pytest.raises(
+        LedgerError, match="who took part in 0 rounds, and 1 were settled: it is an older copy"
+    ):
+        took_part(ParticipationCounts(ledger(path)), "ann", cap=1)
+    counts.path.write_bytes(newest)
+    assert took_part(ParticipationCounts(ledger(path)), "ann", cap=1) == [False]
+
+
 def test_ids_that_cannot_be_told_apart_or_kept_are_refused_and_nobody_is_counted(path):
     counts = ParticipationCounts(ledger(path))
     draw = drawn(True, True)
@@ -226,7 +245,7 @@ def test_a_claim_costs_what_its_cohort_is_large(path):
     statements = []
     counts._connection.set_trace_callback(statements.append)
     took_part(counts, *range(999_990, 1_000_000), cap=3)
-    assert len(statements) == 2 + 2 * 10
+    assert len(statements) == 4 + 2 * 10
 
 
 def test_nobody_else_counts_between_a_look_at_the_cap_and_the_count(path, monkeypatch):
