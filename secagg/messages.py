@@ -189,6 +189,7 @@ class Codec:
         self.row_bytes = self.plain_row_bytes + SEAL_OVERHEAD + (SEALED_OVERHEAD if hybrid else 0)
         self.public_bytes = 2 * KEY_BYTES + (2 * HYBRID_KEY_BYTES if hybrid else 0)
         self.hash_row_bytes = self.secrets * HASH_BYTES if malicious else 0
+        self._edge_bytes = EDGE_BYTES if hybrid else 0
         self._signature_bytes = SIGNATURE_BYTES if malicious else 0
         self._commitment_bytes = (1 + parameters.conditional_secrets) * HASH_BYTES
         self._packed = [packed_size(v.padded_length, v.modulus_bits) for v in parameters.vectors]
@@ -311,6 +312,13 @@ class Codec:
     def masked_input_bytes(self, neighbours: int) -> int:
         """Length of a masked input of a client with so many neighbours."""
         return HEADER_BYTES + sum(self._packed) - (-neighbours // 8)
+
+    def largest_from_client(self, neighbours: int) -> int:
+        """Length of the largest message that a client with so many neighbours sends, at most."""
+        share = neighbours * (self.row_bytes + self.hash_row_bytes + self._edge_bytes) + self.hash_row_bytes
+        unmask = (neighbours + 1) * self.secrets * self.record_bytes
+        largest = HEADER_BYTES + max(self._commitment_bytes + share, unmask)
+        return max(largest, self.masked_input_bytes(neighbours))
 
     def encode_masked_input(self, complaints: Mask, packed: Sequence[memoryview]) -> bytes:
         """Write the packed vectors and the complaints about neighbours."""

@@ -27,7 +27,7 @@ from secagg.binding import enc, split
 from secagg.choice import choose_graph, least_roster, least_survivors, require_malicious_conditions, share_of
 from secagg.errors import ParameterError
 from secagg.hybrid import require_support
-from secagg.ring import packed_size, word_dtype
+from secagg.ring import word_dtype
 from secagg.shamir import MAX_SHARES
 
 __all__ = ["Adversary", "Graph", "KeyAgreement", "RoundParameters", "Vector"]
@@ -39,7 +39,6 @@ KeyAgreement = Literal["x25519", "x25519-mlkem768"]
 MAX_CLIENTS = 10**6
 MAX_LENGTH = 2**32
 MAX_MESSAGE_BYTES = 2**31 - 1  # what one call of AES-GCM takes
-_HEADER_ROOM = 64
 _CHECK_BITS = 64
 
 
@@ -255,19 +254,20 @@ class RoundParameters:
             require_support()
         if self.is_malicious:
             self._require_malicious_conditions()
-        self._require_messages_fit()
         names = [vector.name for vector in self.vectors]
         if not names or len(set(names)) != len(names):
             raise ParameterError(f"the vectors are named {names}; give at least one, each its own name")
+        self._require_messages_fit()
 
     def _require_messages_fit(self) -> None:
-        """Refuse vectors whose masked input is more than a server takes as one message."""
-        packed = sum(packed_size(vector.padded_length, vector.modulus_bits) for vector in self.vectors)
-        most = MAX_MESSAGE_BYTES - _HEADER_ROOM - -(-self.neighbours // 8)
-        if packed > most:
+        """Refuse a round in which an honest client would send more than a server takes as one message."""
+        from secagg.messages import Codec  # which needs the parameters
+
+        largest = Codec(self, b"").largest_from_client(self.neighbours)
+        if largest > MAX_MESSAGE_BYTES:
             raise ParameterError(
-                f"the vectors of a round pack into {packed} bytes and a masked input holds {most}; "
-                "sum fewer values, in fewer bits, or in several tasks"
+                f"a client's largest message has {largest} bytes and one holds {MAX_MESSAGE_BYTES}; sum fewer values, "
+                "in fewer bits, in several tasks, or take fewer neighbours or conditional secrets"
             )
 
     def _require_malicious_conditions(self) -> None:

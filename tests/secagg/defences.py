@@ -938,8 +938,8 @@ DEFENCES = [
     ),
     _one(
         "malformed",
-        "vectors whose masked input is no message",
-        "test_parameters.py::test_vectors_whose_masked_input_is_no_message_are_refused",
+        "rounds with a message that is too large",
+        "test_parameters.py::test_rounds_with_a_message_that_is_too_large_are_refused",
         "parameters.py",
         "        self._require_messages_fit()\n",
         "",

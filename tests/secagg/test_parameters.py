@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from secagg import ParameterError, RoundParameters, Vector, graph_parameters
-from tests.secagg.rounds import choose
+from secagg import ParameterError, RevealRule, RoundParameters, Vector, graph_parameters
+from tests.secagg.rounds import Round, choose
 
 
 @pytest.mark.parametrize(
@@ -161,16 +161,34 @@ def test_the_default_floor_leaves_two_honest_clients_in_any_sum():
     assert choose(clients=12, graph="sparse", neighbours=4, threshold=3, dropout=0).minimum_survivors == 11
 
 
-def test_vectors_whose_masked_input_is_no_message_are_refused():
-    """26 bits a value: 2^31-1 bytes hold some 660 million."""
+def test_rounds_with_a_message_that_is_too_large_are_refused():
+    """26 bits a value: 2^31-1 bytes hold some 660 million. 41 bytes of a masked input are no values."""
     choose(vectors=(Vector("v", 660_000_000, 26),))
     choose(vectors=(Vector("v", 2**32, 3),))
     for vectors in ((Vector("v", 661_000_000, 26),), (Vector("a", 2**32, 3), Vector("b", 2**32, 3))):
         with pytest.raises(ParameterError, match="sum fewer values"):
             choose(vectors=vectors)
-    columns = (2**31 - 1 - 64 - 1) // 16
+    columns = (2**31 - 1 - 41) // 16
     choose(vectors=(Vector("v", columns * 32 - 16, 4),))
-    with pytest.raises(
-        ParameterError, match=r"pack into 2147483584 bytes and a masked input holds 2147483582;"
-    ):
+    with pytest.raises(ParameterError, match=rf"{16 * (columns + 1) + 41} bytes and one holds 2147483647;"):
         choose(vectors=(Vector("v", columns * 32 - 15, 4),))
+
+
+def test_so_many_conditional_secrets_that_shares_are_too_large_are_refused():
+    settings = {"clients": 65_000, "reveal_rule": "r", "key_agreement": "x25519-mlkem768"}
+    choose(**settings, conditional_secrets=850)
+    with pytest.raises(ParameterError, match="fewer neighbours or conditional secrets"):
+        choose(**settings, conditional_secrets=860)
+
+
+@pytest.mark.parametrize(
+    "mode", [{}, {"adversary": "malicious"}, {"key_agreement": "x25519-mlkem768", "dropout": 0.3}]
+)
+def test_no_client_sends_more_than_the_largest_message(mode):
+    round_ = Round(
+        choose(**mode, conditional_secrets=2, reveal_rule="all"), rule=RevealRule("all", lambda *_: (1, 2))
+    )
+    round_.finish()
+    codec, sent = round_.server._codec, [len(m) for stage in round_.up.values() for m in stage.values()]
+    largest = codec.largest_from_client(7)
+    assert largest - 4 * 1200 <= max(sent) <= largest
