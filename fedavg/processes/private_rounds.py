@@ -124,6 +124,7 @@ class PrivateAggregator:
                     f"the federated data is {_described(data)}; the plan draws from a ClientData of all"
                     f" {settings.population} clients: pass that, or leave population= out to choose clients yourself"
                 )
+            self._counts.count(data.client_ids[0])  # Ids that cannot be counted are refused here.
             return data
         if (
             isinstance(data, ClientData)

@@ -531,6 +531,17 @@ def test_a_population_of_a_million_costs_what_its_cohort_costs():
     assert output.metrics["cohort"] == dp.PaddedPoisson(10**6, 30).cohort_size
 
 
+def test_ids_that_cannot_be_counted_are_refused_before_anything_is_charged():
+    process = build_unweighted_fed_avg(
+        lambda w, d: w, weights=WIDE, model_aggregator=chosen(population=200, cohort_size=30)
+    )
+    with pytest.raises(dp.ParameterError, match="of type tuple"):
+        process.next(
+            process.initialize(), ClientData([("ward", i) for i in range(200)], lambda client: client)
+        )
+    assert process.statement().server.epsilon == 0
+
+
 def test_a_round_without_a_sum_says_whether_it_is_charged():
     """Half the clients' devices vanish: nothing was unmasked, so the round is refunded, and the state is as it was."""
     process = build_unweighted_fed_avg(linear(), sgd(learning_rate=0.1), model_aggregator=chosen())
