@@ -1,4 +1,4 @@
-"""What one client does in a round, as a value that can be taken to where the client is.
+"""What the clients of a round do, as a value that can be taken to where they are.
 
 Not here: how its values are noised, masked and summed (`fedavg.aggregation`), where that happens (`fedavg.backends`).
 """
@@ -6,10 +6,10 @@ Not here: how its values are noised, masked and summed (`fedavg.aggregation`), w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, Self
 
 from numpy.typing import NDArray
 
@@ -20,9 +20,64 @@ from fedavg.misfits import written_into
 from fedavg.pytree import Tree
 from fedavg.step import Step, run_step
 
-__all__ = ["ClientLog", "ClientWork"]
+__all__ = ["ClientLog", "ClientWork", "Population", "Work"]
 
 ClientLog = Callable[[Any, str], None]  # (client id, cause): written on the client, read by nobody else
+
+
+class Population(Protocol):
+    """All clients' data, which can be cut into parts (`ClientData` is one)."""
+
+    def __len__(self) -> int: ...
+
+    def part(self, positions: Sequence[int], /) -> Self:
+        """The clients at these positions only; they keep their positions."""
+        ...
+
+
+class Work(Protocol):
+    """What the clients of a round do: called with a client's position, it gives that client's blocks.
+
+    Whatever goes wrong inside a client, the call returns blocks of the same form. To play clients elsewhere a backend
+    sends `kept` and the parts of `clients` once, `terms` every round, and puts them together there with `of`.
+    """
+
+    @property
+    def kept(self) -> tuple[Any, ...]:
+        """What stays the same through a run, compared by identity."""
+        ...
+
+    @property
+    def clients(self) -> Any:
+        """The population, a `Population`."""
+        ...
+
+    @property
+    def terms(self) -> tuple[Any, ...]:
+        """What every client is told in this round: public."""
+        ...
+
+    @property
+    def contributes(self) -> Mapping[int, bool]:
+        """Position of each invited client, and whether its data is in the round: never published."""
+        ...
+
+    @classmethod
+    def of(
+        cls,
+        kept: tuple[Any, ...],
+        clients: Any,
+        terms: tuple[Any, ...],
+        *,
+        contributes: Mapping[int, bool],
+        log: ClientLog,
+    ) -> Self:
+        """Put work together where some of its clients are."""
+        ...
+
+    def __call__(self, position: int, /) -> Mapping[str, NDArray[Any]]:
+        """The blocks of the client at a position, before they are clipped."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +101,30 @@ class ClientWork:
     clip: float | None
     contributes: Mapping[int, bool] = field(repr=False)
     log: ClientLog = field(repr=False)
+
+    @property
+    def kept(self) -> tuple[Any, ...]:
+        """See `Work`."""
+        return self.step, self.layout
+
+    @property
+    def terms(self) -> tuple[Any, ...]:
+        """See `Work`."""
+        return self.weights, self.clip
+
+    @classmethod
+    def of(
+        cls,
+        kept: tuple[Any, ...],
+        clients: ClientData,
+        terms: tuple[Any, ...],
+        *,
+        contributes: Mapping[int, bool],
+        log: ClientLog,
+    ) -> Self:
+        """See `Work`."""
+        (step, layout), (weights, clip) = kept, terms
+        return cls(step, layout, clients, weights, clip, contributes, log)
 
     def __call__(self, position: int) -> Mapping[str, NDArray[Any]]:
         """The blocks of the client at a position, before they are clipped."""

@@ -165,7 +165,7 @@ class Federation:
             client_log=self._log_failure,
             backend=backends.of(backend),
         )
-        self._process.backend.prepare(step, planned.layout, self.clients)
+        self._process.backend.prepare((step, planned.layout), self.clients)
         self._open(folder, ledger, resume)
 
     def _open(self, folder: str | Path | None, ledger: str | Path | None, resume: bool) -> None:

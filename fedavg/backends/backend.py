@@ -11,30 +11,31 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from fedavg.aggregation import AggregationPlan, Record, RoundSum
-from fedavg.client_data import ClientData
-from fedavg.client_work import ClientWork
+from fedavg.client_work import Population, Work
 from fedavg.entropy import RunEntropy
-from fedavg.layout import Layout
-from fedavg.step import Step
 
 __all__ = ["Backend", "Local"]
 
 
 class Backend(Protocol):
-    """What a federated process asks of a backend."""
+    """What a federated process, or a context of the federated core, asks of a backend."""
 
-    def prepare(self, step: Step, layout: Layout, clients: ClientData) -> None:
+    def prepare(self, kept: tuple[Any, ...], clients: Population) -> None:
         """Get ready for a run, before anything is charged.
 
+        Args:
+            kept: What stays the same through the run, as `Work.kept` has it.
+            clients: The population.
+
         Raises:
-            BackendError: the machines cannot be had, or not with this step and these data.
+            BackendError: the machines cannot be had, or not with these functions and data.
         """
         ...
 
     def sum_round(
         self,
         plan: AggregationPlan,
-        work: ClientWork,
+        work: Work,
         *,
         clients: Sequence[int],
         number: int,
@@ -51,13 +52,13 @@ class Backend(Protocol):
 class Local:
     """Everything in this process, one client after the other."""
 
-    def prepare(self, step: Step, layout: Layout, clients: ClientData) -> None:
+    def prepare(self, kept: tuple[Any, ...], clients: Population) -> None:
         """Nothing is to be done."""
 
     def sum_round(
         self,
         plan: AggregationPlan,
-        work: ClientWork,
+        work: Work,
         *,
         clients: Sequence[int],
         number: int,

@@ -16,10 +16,8 @@ from typing import Any, Protocol
 
 import secagg
 from fedavg.backends.site import Reply
-from fedavg.client_data import ClientData
+from fedavg.client_work import Population
 from fedavg.errors import BackendError
-from fedavg.layout import Layout
-from fedavg.step import Step
 
 __all__ = ["Crew", "Hirer", "StageFigures", "Worker", "WorkerLost"]
 
@@ -77,12 +75,18 @@ class Worker(Protocol):
 class Hirer(Protocol):
     """Starts workers, and brings what many of them are told to where they are."""
 
-    def shards(self, step: Step, there: int) -> int:
+    def shards(self, gpus: float, there: int) -> int:
         """Into how many shards the population is cut: how many workers are wanted, where some are there already."""
         ...
 
-    def hire(self, count: int, step: Step, there: int) -> Sequence[Worker]:
-        """Start so many workers beside those that are there, or fewer where there is no room."""
+    def hire(self, count: int, gpus: float, there: int) -> Sequence[Worker]:
+        """Start so many workers beside those that are there, or fewer where there is no room.
+
+        Args:
+            count: How many.
+            gpus: How many GPUs the run's functions ask for on each worker.
+            there: How many workers there are.
+        """
         ...
 
     def share(self, value: Any) -> Any:
@@ -100,20 +104,18 @@ class Crew:
         self._owners: dict[int, Worker] = {}
         self._count = 1
         self._cause = "none could be started"
-        self._run: tuple[Step, Layout, ClientData] | None = None
+        self._run: tuple[Any, ...] | None = None  # What is kept, then the population.
 
-    def staff(self, step: Step, layout: Layout, clients: ClientData, *, number: int = 0) -> None:
+    def staff(self, kept: tuple[Any, ...], clients: Population, *, number: int = 0) -> None:
         """See to it that every shard of the population has a worker that holds it.
 
         Raises:
-            BackendError: no worker could be started, or step or data cannot travel.
+            BackendError: no worker could be started, or functions or data cannot travel.
         """
-        if self._run is None or any(
-            a is not b for a, b in zip(self._run, (step, layout, clients), strict=True)
-        ):
-            self._begin(step, layout, clients, number)
+        if self._run is None or [*map(id, self._run)] != [id(item) for item in (*kept, clients)]:
+            self._begin(kept, clients, number)
         if missing := self._count - len(self._workers):
-            self._employ(self.hirer.hire(missing, step, len(self._workers)), number)
+            self._employ(self.hirer.hire(missing, _gpus(kept), len(self._workers)), number)
         self._require_anybody()
         orphans = [shard for shard in range(self._count) if shard not in self._owners]
         for shard in orphans:
@@ -129,12 +131,12 @@ class Crew:
         if not self._workers:
             raise BackendError(f"no worker is left: {self._cause}; see the workers' own logs")
 
-    def _begin(self, step: Step, layout: Layout, clients: ClientData, number: int) -> None:
+    def _begin(self, kept: tuple[Any, ...], clients: Population, number: int) -> None:
         """Take up another run, with the workers that are there if they suit it."""
-        if self._run is not None and _gpus(self._run[0]) != _gpus(step):
+        if self._run is not None and _gpus(self._run) != _gpus(kept):
             self.stop()
-        self._run, self._owners = (step, layout, clients), {}
-        self._count = min(self.hirer.shards(step, len(self._workers)), len(clients))
+        self._run, self._owners = (*kept, clients), {}
+        self._count = min(self.hirer.shards(_gpus(kept), len(self._workers)), len(clients))
         for worker in self._workers[self._count :]:
             worker.stop()
         staying, self._workers = self._workers[: self._count], []
@@ -144,8 +146,7 @@ class Crew:
         if self._run is None:
             return
         self._workers.extend(workers)
-        step, layout, _ = self._run
-        requests = [(worker, "employ", (step, layout, self._count), 0) for worker in workers]
+        requests = [(worker, "employ", (self._run[:-1], self._count), 0) for worker in workers]
         self.call(requests, number=number)
 
     def by_worker(self, clients: Iterable[int]) -> dict[Worker, list[int]]:
@@ -232,5 +233,5 @@ class Crew:
             self._progress(figures)
 
 
-def _gpus(step: Step) -> float:
-    return float(getattr(step, "num_gpus", 0))
+def _gpus(kept: tuple[Any, ...]) -> float:
+    return max(float(getattr(item, "num_gpus", 0)) for item in kept)

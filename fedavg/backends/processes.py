@@ -20,7 +20,6 @@ from fedavg.backends.crew import Crew, Progress, WorkerLost
 from fedavg.backends.rounds import Remote
 from fedavg.backends.site import Reply, Site, serve
 from fedavg.errors import BackendError, ParameterError
-from fedavg.step import Step
 
 __all__ = ["Processes"]
 
@@ -65,11 +64,11 @@ class _Spawner:
         self._count, self._timeout, self._begun = count, timeout, 0
         self._log = None if client_log is None else Path(client_log)
 
-    def shards(self, step: Step, there: int) -> int:
+    def shards(self, gpus: float, there: int) -> int:
         """See `Hirer`."""
         return self._count
 
-    def hire(self, count: int, step: Step, there: int) -> Sequence[_Process]:
+    def hire(self, count: int, gpus: float, there: int) -> Sequence[_Process]:
         """See `Hirer`."""
         workers = []
         for _ in range(count):
@@ -109,7 +108,7 @@ class _Process:
             message = pickle.dumps((method, arguments), protocol=pickle.HIGHEST_PROTOCOL)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise BackendError(
-                f"step or data cannot be sent to another process ({error}); use functions and classes of a module"
+                f"functions or data cannot be sent to another process ({error}); use functions and classes of a module"
                 ' instead of ones made inside a function or a notebook, or backend="ray"'
             ) from error
         try:

@@ -26,7 +26,6 @@ from fedavg.backends.crew import Crew, Progress, WorkerLost
 from fedavg.backends.rounds import Parts, Remote
 from fedavg.backends.site import Reply, Site, serve
 from fedavg.errors import BackendError, ParameterError
-from fedavg.step import Step
 
 __all__ = ["Ray"]
 
@@ -147,17 +146,18 @@ class _Cluster:
         self._timeout, self._start_timeout = timeout, start_timeout
         self._log = None if client_log is None else str(client_log)
 
-    def shards(self, step: Step, there: int) -> int:
+    def shards(self, gpus: float, there: int) -> int:
         """See `Hirer`."""
-        return self._workers if self._workers is not None else max(1, there + self._room(step))
+        return self._workers if self._workers is not None else max(1, there + self._room(self._gpus(gpus)))
 
-    def hire(self, count: int, step: Step, there: int) -> Sequence[_Worker]:
+    def hire(self, count: int, gpus: float, there: int) -> Sequence[_Worker]:
         """See `Hirer`."""
+        gpus = self._gpus(gpus)
         kind = ray.remote(_Actor).options(
-            num_cpus=self._num_cpus, num_gpus=self._gpus(step), scheduling_strategy="SPREAD", max_restarts=0
+            num_cpus=self._num_cpus, num_gpus=gpus, scheduling_strategy="SPREAD", max_restarts=0
         )
         begun = [
-            kind.remote(self._log) for _ in range(self._places(min(count, self._most(step) - there), step))
+            kind.remote(self._log) for _ in range(self._places(min(count, self._most(gpus) - there), gpus))
         ]
         names = {actor.where.remote(): actor for actor in begun}
         if names:
@@ -174,26 +174,26 @@ class _Cluster:
         """See `Hirer`: once into the object store, from where each machine takes it."""
         return ray.put(value)
 
-    def _gpus(self, step: Step) -> float:
-        return float(getattr(step, "num_gpus", 0) if self._num_gpus is None else self._num_gpus)
+    def _gpus(self, wanted: float) -> float:
+        return wanted if self._num_gpus is None else self._num_gpus
 
-    def _places(self, count: int, step: Step) -> int:
+    def _places(self, count: int, gpus: float) -> int:
         """How many of so many workers find room now; what others just left takes a moment to be free."""
         end = time.monotonic() + _GRACE_SECONDS
-        while self._room(step) < count and time.monotonic() < end:
+        while self._room(gpus) < count and time.monotonic() < end:
             time.sleep(0.2)
-        return max(0, min(count, self._room(step)))
+        return max(0, min(count, self._room(gpus)))
 
-    def _room(self, step: Step) -> int:
+    def _room(self, gpus: float) -> int:
         """How many more workers the cluster has room for."""
-        return self._fitting(ray.available_resources(), step)
+        return self._fitting(ray.available_resources(), gpus)
 
-    def _most(self, step: Step) -> int:
+    def _most(self, gpus: float) -> int:
         """How many workers it would have room for if it were empty."""
-        return self._fitting(ray.cluster_resources(), step)
+        return self._fitting(ray.cluster_resources(), gpus)
 
-    def _fitting(self, free: Mapping[str, float], step: Step) -> int:
-        room, gpus = free.get("CPU", 0) / self._num_cpus, self._gpus(step)
+    def _fitting(self, free: Mapping[str, float], gpus: float) -> int:
+        room = free.get("CPU", 0) / self._num_cpus
         return int(min(room, free.get("GPU", 0) / gpus) if gpus else room)
 
 
@@ -216,7 +216,7 @@ class _Worker:
         except RayError as error:
             raise WorkerLost(f"it could not be reached ({type(error).__name__})") from error
         except TypeError as error:
-            raise BackendError(f"step or data cannot be sent to another machine: {error}") from error
+            raise BackendError(f"functions or data cannot be sent to another machine: {error}") from error
 
     def receive(self) -> Reply:
         """See `Worker`."""

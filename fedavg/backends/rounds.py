@@ -24,11 +24,8 @@ import secagg
 from fedavg.aggregation import DROPOUT_STAGES, AggregationPlan, Record, RoundSum
 from fedavg.backends.crew import Crew, Worker
 from fedavg.backends.site import Order
-from fedavg.client_data import ClientData
-from fedavg.client_work import ClientWork
+from fedavg.client_work import Population, Work
 from fedavg.entropy import RunEntropy
-from fedavg.layout import Layout
-from fedavg.step import Step
 from secagg.phases import STAGES, Phase
 
 __all__ = ["Remote"]
@@ -64,18 +61,18 @@ class Remote:
         """End the workers; the next round would start others."""
         self._crew.stop()
 
-    def prepare(self, step: Step, layout: Layout, clients: ClientData) -> None:
+    def prepare(self, kept: tuple[Any, ...], clients: Population) -> None:
         """Start the workers and send each its clients, before anything is charged.
 
         Raises:
-            BackendError: no worker could be started, or step or data cannot travel.
+            BackendError: no worker could be started, or functions or data cannot travel.
         """
-        self._crew.staff(step, layout, clients)
+        self._crew.staff(kept, clients)
 
     def sum_round(
         self,
         plan: AggregationPlan,
-        work: ClientWork,
+        work: Work,
         *,
         clients: Sequence[int],
         number: int,
@@ -91,8 +88,8 @@ class Remote:
             secagg.TooFewClients: more dropped out than tolerated; nothing was released.
             BackendError: no worker could be started.
         """
-        self._crew.staff(work.step, work.layout, work.clients, number=number)
-        order = Order(plan, number, model_hash, entropy, work.weights, work.clip)
+        self._crew.staff(work.kept, work.clients, number=number)
+        order = Order(plan, number, model_hash, entropy, type(work), work.terms)
         contributes = {client: work.contributes[client] for client in clients}
         playing = _Round(self._crew, order, contributes, dropouts, record, self._sum_up)
         total, survivors, revealed, bytes_up = playing.masked() if plan.secure.masked else playing.ideal()

@@ -29,12 +29,9 @@ from numpy.typing import NDArray
 import dp
 import secagg
 from fedavg.aggregation import AggregationPlan
-from fedavg.client_data import ClientData
-from fedavg.client_work import ClientWork
+from fedavg.client_work import Population, Work
 from fedavg.entropy import RunEntropy
 from fedavg.errors import FedAvgError
-from fedavg.layout import Layout
-from fedavg.step import Step
 
 __all__ = ["IdealPart", "Order", "Reply", "Site", "serve"]
 
@@ -52,8 +49,8 @@ class Order:
     number: int
     model_hash: bytes
     entropy: RunEntropy
-    weights: NDArray[Any]
-    clip: float | None
+    kind: type[Work]
+    terms: tuple[Any, ...]
 
 
 class IdealPart(NamedTuple):
@@ -113,22 +110,21 @@ class Site:
 
     def __init__(self, log: Path | None = None) -> None:
         self._log = log
-        self._step: Step
-        self._layout: Layout
-        self._shards: dict[int, ClientData] = {}
+        self._kept: tuple[Any, ...]
+        self._shards: dict[int, Population] = {}
         self._count = 1
         self._order: Order
         self._parameters: secagg.RoundParameters
         self._identities: dict[int, secagg.Identity] = {}
         self._clients: dict[int, secagg.Client] = {}
-        self._work: dict[int, ClientWork] = {}
+        self._work: dict[int, Work] = {}
 
-    def employ(self, step: Step, layout: Layout, count: int) -> None:
+    def employ(self, kept: tuple[Any, ...], count: int) -> None:
         """Begin a run whose population is cut into `count` shards: the client at position p is in shard p % count."""
-        self._step, self._layout, self._count = step, layout, count
+        self._kept, self._count = kept, count
         self._shards = {}
 
-    def hold(self, shard: int, clients: ClientData) -> None:
+    def hold(self, shard: int, clients: Population) -> None:
         """Take the clients of one shard."""
         self._shards[shard] = clients
 
@@ -145,9 +141,7 @@ class Site:
         self._order = order
         self._clients = {}
         self._work = {
-            shard: ClientWork(
-                self._step, self._layout, clients, order.weights, order.clip, contributes, self._note
-            )
+            shard: order.kind.of(self._kept, clients, order.terms, contributes=contributes, log=self._note)
             for shard, clients in self._shards.items()
         }
         if not order.plan.secure.masked:

@@ -102,7 +102,7 @@ def test_a_step_that_cannot_travel_is_refused_before_anything_is_charged(backend
 
 def test_processes_end_with_their_backend():
     backend = Processes(1)
-    backend.prepare(step, "layout", fedavg.ClientData.of(clients()))
+    backend.prepare((step, "layout"), fedavg.ClientData.of(clients()))
     (child,) = set(multiprocessing.active_children()) - before_of(backend)
     del backend
     child.join(30)

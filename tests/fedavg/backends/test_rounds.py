@@ -75,10 +75,10 @@ class Wire:
         self.workers, self.dies, self.log = workers, dies, log
         self.calls, self.received, self.hired, self.workers_made = [], [], 0, []
 
-    def shards(self, step, there):
+    def shards(self, gpus, there):
         return self.workers
 
-    def hire(self, count, step, there):
+    def hire(self, count, gpus, there):
         made = []
         for _ in range(count):
             self.hired += 1
@@ -163,7 +163,7 @@ def test_a_worker_lost_while_its_sum_is_under_way_is_lost_at_masked_input():
             return super().receive()
 
     backend, wire = remote()
-    wire.hire = lambda count, step, there: [Late(f"w{i + 1}", wire, wire.dies, None) for i in range(count)]
+    wire.hire = lambda count, gpus, there: [Late(f"w{i + 1}", wire, wire.dies, None) for i in range(count)]
     silent = LocalWithout(lambda client: client % WORKERS == 1, "masked_input")
     assert_same(run(backend, rounds=1), run(silent, rounds=1))
 
@@ -180,7 +180,7 @@ def test_the_next_round_has_a_new_worker_with_the_same_clients():
 def test_where_nobody_can_be_hired_others_take_the_clients():
     backend, wire = remote(dies=dies_once("w2", "share"))
     hire = wire.hire
-    wire.hire = lambda count, step, there: hire(count, step, there) if wire.hired < WORKERS else []
+    wire.hire = lambda count, gpus, there: hire(count, step, there) if wire.hired < WORKERS else []
     ours = run(backend, rounds=2)
     assert ours.rounds[1].survivors == ours.rounds[1].cohort
     assert [name for name, method, _ in wire.calls if method == "hold"] == ["w1", "w2", "w3", "w1"]
@@ -201,7 +201,7 @@ def test_too_many_lost_workers_end_the_round_and_the_ledger_follows_its_rule(sta
 
 def test_no_worker_at_all_is_said_before_anything_is_charged():
     backend, wire = remote()
-    wire.hire = lambda count, step, there: []
+    wire.hire = lambda count, gpus, there: []
     with pytest.raises(BackendError, match="no worker"):
         Federation(step, clients(), **settings(), backend=backend)
 
@@ -216,7 +216,7 @@ def test_workers_that_cannot_take_what_they_are_sent_are_said_before_anything_is
 
 def test_data_travel_once_and_each_worker_holds_its_own_clients_only():
     backend, wire = remote()
-    backend.prepare(step, "layout", data := fedavg.ClientData.of(clients()))
+    backend.prepare((step, "layout"), data := fedavg.ClientData.of(clients()))
     parts = {worker.name: worker.site._shards for worker in backend._crew._workers}
     for index, shards in enumerate(parts.values()):
         (part,) = shards.values()
@@ -224,7 +224,7 @@ def test_data_travel_once_and_each_worker_holds_its_own_clients_only():
         held = pickle.dumps(part)
         assert np.full(4, float(index)).tobytes() in held
         assert np.full(4, float(index + 1)).tobytes() not in held
-    backend.prepare(step, "layout", data)
+    backend.prepare((step, "layout"), data)
     assert [method for _, method, _ in wire.calls] == ["employ"] * WORKERS + ["hold"] * WORKERS
 
 
@@ -350,7 +350,7 @@ def test_a_worker_speaks_for_its_own_clients_only():
             return reply
 
     backend, wire = remote()
-    wire.hire = lambda count, step, there: [Liar(f"w{i}", wire, wire.dies, None) for i in range(count)]
+    wire.hire = lambda count, gpus, there: [Liar(f"w{i}", wire, wire.dies, None) for i in range(count)]
     federation = Federation(step, clients(), **settings(), backend=backend)
     with pytest.raises(RoundAborted) as aborted:
         federation.run_round()
