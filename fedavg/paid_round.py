@@ -1,8 +1,9 @@
 """A round that is paid for before anybody is invited: reserve, run, then settle; or refund what released nothing.
 
 Order, which the guarantees rest on: the ledger reserves the cost, or refuses it, before anybody is drawn; a round
-that ends without a sum is refunded only while no share that unmasks was answered; any other failure, a crash among
-them, leaves it charged. Either way a retry is a new round number with a fresh draw, fresh noise and a fresh charge.
+that ends without a sum is refunded only while no share that unmasks was answered, and no later round of the same run
+was charged, so that turns in a fixed order are never given twice; any other failure, a crash among them, leaves it
+charged. Either way a retry is a new round number with a fresh draw, fresh noise and a fresh charge.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ class PaidRound:
         cause = str(error) if few else "a client's message could not be used (the operator's log names it)"
         if not few:
             _operator_logger.warning("round %s: %s", self.number, error)
-        if not self._answered:
+        # A later round of this run, another process's, has had its turn counted on from this one's.
+        charged = self._answered or self._ledger.turn(self.number) != self._ledger.charged
+        if not charged:
             self._ledger.refund(self.number, reason=cause, timestamp=time.time())
-        fate = "stays charged" if self._answered else "was refunded"
-        return RoundAborted(
-            f"round {self.number} ended without a sum: {cause}; it {fate}", charged=self._answered
-        )
+        fate = "stays charged" if charged else "was refunded"
+        return RoundAborted(f"round {self.number} ended without a sum: {cause}; it {fate}", charged=charged)
 
 
 @contextmanager

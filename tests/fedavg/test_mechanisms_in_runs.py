@@ -1,12 +1,14 @@
 """Every mechanism, sampler and clip of `dp`, in whole runs: the right noise, the right statement, exact resuming."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import dp
 import fedavg
+import secagg
 from fedavg import Federation, RunEntropy, SecureAggregation, train
 
 PRIVACY = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
@@ -178,6 +180,29 @@ def test_turns_are_counted_from_a_rounds_own_charge_whoever_else_is_charged_mean
     federation.ledger.reserve = raced
     federation.run_round()
     assert sorted(seen) == list(range(20))
+
+
+def test_a_turn_is_never_given_twice_by_refunding_an_older_one(tmp_path):
+    """Two processes of one run: were the first round taken back, the next would be where the second already was."""
+    trained = []
+
+    def noting(weights, data):
+        trained.append(int(data))
+        return step(weights, np.zeros(3))
+
+    chosen = settings(**WAYS["fixed order"], ledger=tmp_path / "ledger.sqlite")
+    first, second = (Federation(noting, list(range(60)), **chosen) for _ in range(2))
+
+    def vanishing(*_, **__):
+        second.run_round()
+        raise secagg.TooFewClients(have=1, need=18)
+
+    object.__setattr__(first._process, "backend", SimpleNamespace(sum_round=vanishing))
+    with pytest.raises(fedavg.RoundAborted, match="stays charged") as aborted:
+        first.run_round()
+    assert aborted.value.charged
+    second.run_round()
+    assert sorted(trained) == list(range(20, 60))
 
 
 @pytest.mark.parametrize(
