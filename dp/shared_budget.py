@@ -248,8 +248,7 @@ def _cost(budget: RenyiFilter | GaussianFilter | None, events: Composed) -> Spen
     if budget is None:
         return None
     divergence, slack = budget.cost(events.step)
-    # No rounds cost nothing, though one may cost more than floats can say.
-    return (events.count * divergence, events.count * slack) if events.count else (0.0, 0.0)
+    return events.count * divergence, events.count * slack
 
 
 def _reached(observer: str, budget: RenyiFilter | GaussianFilter | None, spent: Spent | None) -> float | None:
