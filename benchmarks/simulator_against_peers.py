@@ -16,6 +16,7 @@ It needs an environment of its own, for pfl wants an older dp-accounting:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -274,7 +275,8 @@ def measure(repeats: int) -> dict[str, float]:
         for name, one_round in entrants.items():
             found[name] += [cpu(one_round) for _ in range(2)]
         for model in ("softmax", "mlp"):
-            found[f"pfl, {model}"] += Pfl(model).rounds(4)
+            with contextlib.redirect_stdout(sys.stderr):  # pfl prints a page a round.
+                found[f"pfl, {model}"] += Pfl(model).rounds(4)
     return {name: min(values) for name, values in found.items()}
 
 
