@@ -6,12 +6,15 @@ which Flower keeps in the SuperNode's memory, and the same bytes give the same m
 
 - before a stage is answered, the stage of that round is claimed in the node's folder, durably and at most once over all
   processes, restarts and restored memories; a second request for it, whatever it asks, gets nothing;
-- the masked input is claimed inside `secagg.Client.mask`, in the transaction that its own rule asks for; a
+- the masked input is claimed twice: as it begins, so that no round has two coins, and inside `secagg.Client.mask`; a
   contribution counts toward the cap from then on, and past the cap the node pads;
+- against a server that it does not trust, a node counts the rounds that it carries, whatever became of them, and past
+  those planned it pads: the promise is for no more, however many the server asks for;
 - rebuilding masks zeros where an input was masked before, without a claim, and lets go of the result: the input, its
   rounding and its noise are never computed twice;
 - whether the node's data is in the sum changes nothing that the server can see: padding trains, too, and throws the
-  result away; a step that fails sends zeros and its noise share, and says so to nobody but its own log;
+  result away, and writes as many records; a step that fails sends zeros and its noise share, and says so to nobody but
+  its own log;
 - the state is emptied when the round ends, fails, or another one begins.
 
 A restarted SuperNode has lost the round's secrets with its memory: it is a node that dropped out, and joins the next
@@ -85,8 +88,8 @@ class Node:
             raise NodeRefusal(f"there is no stage {request.stage} in {self.settings.secure.adversary} mode")
         position = stages.index(request.stage)
         self._require_next(request, position)
-        if request.stage != "masked_input":
-            self._records(request.stage).claim(task=self.settings.task, round=request.round)
+        claimed = self._carried if request.stage == "masked_input" else request.stage
+        self._records(claimed).claim(task=self.settings.task, round=request.round)
         over = True
         try:
             messages = self._take_up(request, position)
@@ -160,7 +163,7 @@ class Node:
                 "round %s: this node's own step failed and it sends zeros: %s", request.round, error
             )
             contribution = "failed"
-        if not (request.contributes and self._coin() and self._count(request)):
+        if not self._includes(request):
             contribution = "padding"
         values = plan.layout.values(contribution)
         return {"values": plan.aggregation.encode(values, dp.Keystream(), seeds)}
@@ -171,14 +174,32 @@ class Node:
             self.settings.coin * 2**64
         )
 
-    def _count(self, request: Request) -> bool:
-        """Count a contribution durably; False where this node has reached its cap."""
-        cap = self.settings.privacy.max_participations
-        records = self._records(f"contribution to {self.settings.task}", cap)
-        if cap is not None and records.participations >= cap:
+    def _includes(self, request: Request) -> bool:
+        """Whether this node's data is in the round; counted durably. Records are read and written alike in any case."""
+        settings, cap = self.settings, self.settings.privacy.max_participations
+        contributions = f"contribution to {settings.task}"
+        carried = self._records(self._carried).participations
+        if settings.is_malicious and carried > settings.rounds:
+            _logger.info(
+                "round %s: the %s planned rounds are used up and this node pads",
+                request.round,
+                settings.rounds,
+            )
+            return False
+        included = request.contributes and self._coin()
+        count = self._records(contributions).participations
+        if included and cap is not None and count >= cap:
             _logger.info(
                 "round %s: this node has reached its cap of %s contributions and pads", request.round, cap
             )
-            return False
-        records.claim(task=self.settings.task, round=request.round)
-        return True
+            included = False
+        counted = (
+            self._records(contributions, cap) if included else self._records(f"padding of {settings.task}")
+        )
+        counted.claim(task=settings.task, round=request.round)
+        return included
+
+    @property
+    def _carried(self) -> str:
+        """The record of the rounds whose masked input began."""
+        return f"carried for {self.settings.task}"

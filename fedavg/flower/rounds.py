@@ -83,8 +83,9 @@ class RoundLog:
     stages: list[dict[str, Any]] = field(default_factory=list)
     bytes_up: dict[int, int] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
-    unmasking: bool = False
-    """Whether a share that unmasks was answered: from then on the round stays charged."""
+    charged: bool = False
+    """Whether the round stays charged: a node was asked for what unmasks, and its answer may come late; or, where nodes
+    do not trust the server, for a masked input, which each of them counts from then on."""
 
 
 def run_round(
@@ -110,7 +111,7 @@ def run_round(
         The noised, decoded sum.
 
     Raises:
-        secagg.SecAggError: no sum came of it; `log.unmasking` says whether anything can have been released.
+        secagg.SecAggError: no sum came of it; `log.charged` says whether anything can have been released.
     """
     rule = plan.aggregation.rule()
     parameters = plan.parameters(invitation.number, invitation.model, identities)
@@ -154,6 +155,8 @@ class _Stages:
         """Send a stage's messages, and hand what comes back to the server machine."""
         begun, answered = time.monotonic(), 0
         messages = [self._message(stage, node) for node in self._expected(stage)]
+        if messages and (stage == "unmask" or (self._claims and stage == "masked_input")):
+            self._log.charged = True
         for node, reply in _exchange(self._grid, messages, self._deadlines.of(stage)):
             answered += self._take(stage, node, reply)
         self._log.stages.append(
@@ -210,7 +213,6 @@ class _Stages:
             )
             return False
         self._log.bytes_up[node] = self._log.bytes_up.get(node, 0) + len(answer.data)
-        self._log.unmasking = self._log.unmasking or stage == "unmask"
         return True
 
     def _identified(self, node: int, claimed: int) -> int:

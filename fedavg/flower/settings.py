@@ -86,7 +86,8 @@ class PrivateRounds:
     Args:
         task: Name of this training run. Records of used rounds go by it: a new run needs a new name.
         nodes: Planned number of nodes, all of them with data.
-        rounds: Rounds planned, to which the noise is calibrated.
+        rounds: Rounds planned, to which the noise is calibrated. In malicious mode a node counts them itself, those
+            that ended without a sum too, and includes its data in no more.
         privacy: The promise; the unit is everything one node holds.
         metrics: Metrics that the app reports and that may leave a node, name to largest absolute value.
         secure: Dropouts, colluders and the kind of server to withstand.

@@ -8,7 +8,8 @@ whatever only averages works (FedAvg, FedAvgM, FedAdam, FedAdagrad, FedYogi, Fed
 cannot (Krum, medians, trimmed means, q-FedAvg), and is refused.
 
 Order inside a round, which the guarantees rest on: the ledger reserves the round's cost or refuses it, before anybody
-is asked; the nodes answer; the ledger settles, or takes the cost back where no share that unmasks was answered. A round
+is asked; the nodes answer; the ledger settles, or takes the cost back where no share that unmasks was asked for (and,
+against a server that nodes do not trust, no masked input: a node counts from there). A round
 that ended without a sum is tried again as a new round, with a new number, fresh noise and a charge of its own.
 
 Files in `folder`: `ledger.sqlite`, `statement.json`, `rounds.jsonl` (one line a round, for monitoring).
@@ -291,16 +292,16 @@ class _PrivateGrid:
     def _aborted(
         self, number: int, error: secagg.SecAggError, log: RoundLog, line: Mapping[str, Any]
     ) -> None:
-        if not log.unmasking:
+        if not log.charged:
             self._account.ledger.refund(number, reason=type(error).__name__, timestamp=time.time())
-        ending = "stays charged" if log.unmasking else "was refunded"
+        ending = "stays charged" if log.charged else "was refunded"
         message = f"round {number} ended without a sum: {error}; it {ending}"
         _logger.warning("%s", message)
-        fate = {"aborted": str(error), "charged": log.unmasking, "stages": log.stages, "faults": log.faults}
+        fate = {"aborted": str(error), "charged": log.charged, "stages": log.stages, "faults": log.faults}
         self._account.write({**line, **fate})
         self._aborts += 1
         if self._aborts == _ABORTS_IN_A_ROW:
-            raise RoundAborted(message, charged=log.unmasking) from error
+            raise RoundAborted(message, charged=log.charged) from error
         time.sleep(self._deadlines.pause)
 
     def _cohort(self) -> dict[int, bool]:

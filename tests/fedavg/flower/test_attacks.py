@@ -65,6 +65,35 @@ def test_a_stage_is_answered_once_even_if_the_memory_is_put_back(tmp_path, stage
     assert "record refused" in reason(ask(grid, 1001, messages[stage]))
 
 
+def test_a_round_has_one_coin_even_where_its_masked_input_failed(tmp_path):
+    """Asked again after a failure, a node would throw again, and a server could wait for the side that it likes."""
+    settings, trained = rounds(4, coin=0.5), []
+
+    def body(message, context):
+        trained.append(context.node_config["partition-id"])
+        return train(message, context)
+
+    grid, messages = network(tmp_path, settings, body=body), {}
+
+    def keep(stage, node, message):
+        if (stage, node) == ("masked_input", 1001):
+            state = copy.deepcopy(dict(grid.contexts[node].state))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(secagg.Client, "mask", lambda *_: 1 / 0)
+                messages["first"] = grid.ask(
+                    Message(content(message), dst_node_id=node, message_type="train")
+                )
+            grid.contexts[node].state = RecordDict(state)
+        return message
+
+    grid.down = keep
+    run(tmp_path, settings, grid)
+    assert "ZeroDivisionError" in reason(messages["first"])
+    [second] = [reply for stage, node, reply in grid.seen if (stage, node) == ("masked_input", 1001)]
+    assert "record refused" in reason(second)
+    assert trained.count(0) == 1
+
+
 def test_the_masked_input_is_recorded_by_the_protocol_itself(tmp_path):
     captured(tmp_path, rounds(4))
     for folder in sorted((tmp_path / "nodes").glob("node-*")):

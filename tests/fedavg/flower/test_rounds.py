@@ -3,7 +3,10 @@
 import dataclasses
 import itertools
 import json
+import os
+import sqlite3
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, Krum
 import dp
 from fedavg.errors import ParameterError, RoundAborted
 from fedavg.flower import Deadlines, NodeSetupError, PrivateStrategy
+from fedavg.flower import node as flower_node
 from tests.fedavg.flower.network import PRIVACY, QUICK, LoopbackGrid, network, rounds, silent, start
 
 LOUD = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
@@ -169,6 +173,52 @@ def test_a_round_lost_while_unmasking_stays_charged(tmp_path):
         run(tmp_path, settings, grid)
     assert lines(tmp_path)[0]["charged"] is True
     assert lines(tmp_path)[0]["epsilon"]["server"] > 0
+
+
+def test_a_round_whose_unmasking_answers_come_late_stays_charged(tmp_path):
+    """The nodes answered: the server holds what unmasks, if only after its own deadline."""
+    settings = rounds(4)
+    grid = network(tmp_path, settings)
+    grid.up = lambda stage, _, reply: None if stage == "unmask" else reply
+    with pytest.raises(RoundAborted, match="stays charged"):
+        run(tmp_path, settings, grid)
+    assert all(line["charged"] for line in lines(tmp_path))
+
+
+def test_against_a_server_that_is_not_trusted_a_masked_input_is_not_refunded(tmp_path):
+    """Each node counts it, so that the ledger must, too."""
+    settings = rounds(4, adversary="malicious")
+    grid = network(tmp_path, settings, down=silent(1001, 1002, at="masked_input"))
+    with pytest.raises(RoundAborted, match="stays charged"):
+        run(tmp_path, settings, grid)
+
+
+@pytest.mark.parametrize("coin", [1.0, 0.999])
+def test_a_node_includes_its_data_in_no_more_rounds_than_were_planned(tmp_path, coin):
+    """A lying server asks for as many as it likes; the promise, without a cap, is for those planned."""
+    settings = rounds(4, adversary="malicious", rounds=2, coin=coin)
+    run(tmp_path, settings, network(tmp_path, settings), count=3)
+    *planned, beyond = (line["released"]["contributed"] for line in lines(tmp_path))
+    assert planned == pytest.approx([4, 4], abs=1.3)
+    assert beyond == pytest.approx(0, abs=1.3)
+    assert [line["survivors"] for line in lines(tmp_path)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("luck", [b"\0" * 8, b"\xff" * 8])
+def test_a_nodes_records_are_as_many_whichever_way_its_coin_fell(tmp_path, luck, monkeypatch):
+    """What it takes to write them is time that the server sees."""
+    settings = rounds(4, coin=0.5, privacy=dataclasses.replace(PRIVACY, max_participations=2))
+    monkeypatch.setattr(
+        flower_node, "os", SimpleNamespace(urandom=lambda size: luck if size == 8 else os.urandom(size))
+    )
+    calls, connect = [], sqlite3.connect
+    grid = network(tmp_path, settings)
+    grid.down = lambda stage, to, message: calls.append(f"{stage} {to}") or message
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *a, **k: calls.append("record") or connect(*a, **k))
+        run(tmp_path, settings, grid)
+    begun, answered = calls.index("masked_input 1001"), calls.index("masked_input 1002")
+    assert calls[begun:answered].count("record") == 5
 
 
 def test_three_aborts_in_a_row_end_the_run(tmp_path):
