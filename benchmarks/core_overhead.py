@@ -18,7 +18,7 @@ import dp
 from fedavg import ClientData, RunEntropy, SecureAggregation
 from fedavg.aggregation import AggregationPlan
 from fedavg.core import (
-    LocalContext,
+    Context,
     at_clients,
     federated_computation,
     federated_map,
@@ -47,7 +47,7 @@ def layered(data, value, clients, length, secure):
         form = within((np.float64, (length,)), l2=1.0)
         return federated_sum(federated_map(local_computation(returns=form)(value), x))
 
-    context = LocalContext(population=clients, delta=1e-6, noise_multiplier=1.0, secure=secure)
+    context = Context(population=clients, delta=1e-6, noise_multiplier=1.0, secure=secure)
     start = time.process_time()
     context.run(total, data)
     return time.process_time() - start

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fedavg import RunEntropy, SecureAggregation, analytics
-from fedavg.core import LocalContext
+from fedavg.core import Context
 from fedavg.datasets.shakespeare import load_shakespeare
 from fedavg.datasets.watch import load_watch
 
@@ -24,7 +24,7 @@ PROBABILITIES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 def promise(population, epsilon, seed):
     """A simulation: seeded, and without masks, because nobody is to be protected from their own machine."""
-    return LocalContext(
+    return Context(
         population=population,
         delta=1e-4,
         readers_epsilon=epsilon,

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedavg import SecureAggregation
 from fedavg.core import (
-    LocalContext,
+    Context,
     PrivacyTypeError,
     at_clients,
     at_server,
@@ -40,7 +40,7 @@ def climate(readings, threshold):
 def main(sensors=10_000, epsilon=1.0):
     readings = np.random.default_rng(0).normal(69.5, 2.0, sensors).astype(np.float32)
     print(climate)
-    context = LocalContext(
+    context = Context(
         population=sensors,
         delta=1e-6,
         readers_epsilon=epsilon,

@@ -1,6 +1,6 @@
 """Private analytics over clients: moments, histograms, quantiles, heavy hitters. Each is one call with its statement.
 
-Every function takes a population and a `fedavg.core.LocalContext`, which holds the promise, and runs one program of
+Every function takes a population and a `fedavg.core.Context`, which holds the promise, and runs one program of
 `fedavg.core` in it; so what is released is what type-checks there. The unit is one client, with all that it holds.
 """
 

@@ -28,9 +28,9 @@ from fedavg.analytics.population import Clients
 from fedavg.client_data import ClientData
 from fedavg.core import (
     SERVER,
+    Context,
     ExecutionError,
     FederatedComputation,
-    LocalContext,
     SequenceType,
     TensorType,
     at_clients,
@@ -148,7 +148,7 @@ class _Search:
 def heavy_hitters(
     clients: Clients,
     *,
-    context: LocalContext,
+    context: Context,
     words_per_client: int = 10,
     longest: int = 8,
     width: int = 40,

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 import dp
 from fedavg.analytics.population import NUMBERS, Clients, numbers
 from fedavg.core import (
+    Context,
     ExecutionError,
-    LocalContext,
     at_clients,
     federated_computation,
     federated_map,
@@ -46,7 +46,7 @@ class Histogram:
     statements: dp.Statements
 
 
-def histogram(clients: Clients, *, edges: Sequence[float], context: LocalContext) -> Histogram:
+def histogram(clients: Clients, *, edges: Sequence[float], context: Context) -> Histogram:
     """Private histogram of what clients hold, every client weighing the same.
 
     Guarantee: as the context's statements say, which are in the result.
@@ -57,7 +57,7 @@ def histogram(clients: Clients, *, edges: Sequence[float], context: LocalContext
         context: Population, promise, and way of summing; its promise is used up by the call.
 
     >>> from fedavg import RunEntropy, SecureAggregation
-    >>> context = LocalContext(population=3000, delta=1e-5, readers_epsilon=1.0, entropy=RunEntropy.seeded(1),
+    >>> context = Context(population=3000, delta=1e-5, readers_epsilon=1.0, entropy=RunEntropy.seeded(1),
     ...     secure=SecureAggregation.ideal(one_draw=True))
     >>> result = histogram([i % 3 for i in range(3000)], edges=[0, 1, 2, 3], context=context)
     >>> bool((abs(result.counts - 1000) < 4 * result.stddev).all()), result.stddev < 10

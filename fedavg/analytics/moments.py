@@ -15,7 +15,7 @@ import numpy as np
 import dp
 from fedavg.analytics.population import NUMBERS, Clients, check_range, numbers
 from fedavg.core import (
-    LocalContext,
+    Context,
     at_clients,
     federated_computation,
     federated_map,
@@ -40,7 +40,7 @@ class Moments:
     statements: dp.Statements
 
 
-def mean_and_variance(clients: Clients, *, lower: float, upper: float, context: LocalContext) -> Moments:
+def mean_and_variance(clients: Clients, *, lower: float, upper: float, context: Context) -> Moments:
     """Private mean and variance of what clients hold, every client weighing the same.
 
     Guarantee: as the context's statements say, which are in the result.
@@ -52,7 +52,7 @@ def mean_and_variance(clients: Clients, *, lower: float, upper: float, context: 
         context: Population, promise, and way of summing; its promise is used up by the call.
 
     >>> from fedavg import RunEntropy, SecureAggregation
-    >>> context = LocalContext(population=4000, delta=1e-5, readers_epsilon=1.0, entropy=RunEntropy.seeded(1),
+    >>> context = Context(population=4000, delta=1e-5, readers_epsilon=1.0, entropy=RunEntropy.seeded(1),
     ...     secure=SecureAggregation.ideal(one_draw=True))
     >>> result = mean_and_variance([float(i % 11) for i in range(4000)], lower=0.0, upper=10.0, context=context)
     >>> abs(result.mean - 5) < 4 * result.mean_stddev < 0.2, abs(result.variance - 10) < 4 * result.variance_stddev

@@ -21,8 +21,8 @@ import dp
 from fedavg.analytics.histogram import shares
 from fedavg.analytics.population import NUMBERS, Clients, check_range, numbers
 from fedavg.core import (
+    Context,
     ExecutionError,
-    LocalContext,
     at_clients,
     federated_computation,
     federated_map,
@@ -68,7 +68,7 @@ def quantiles(
     *,
     lower: float,
     upper: float,
-    context: LocalContext,
+    context: Context,
     depth: int = 7,
 ) -> Quantiles:
     """Private quantiles of what clients hold, every client weighing the same.
@@ -84,7 +84,7 @@ def quantiles(
         depth: The finest bins are (upper - lower) / 2^depth wide; at most 10.
 
     >>> from fedavg import RunEntropy, SecureAggregation
-    >>> context = LocalContext(population=3000, delta=1e-5, readers_epsilon=1.0, entropy=RunEntropy.seeded(1),
+    >>> context = Context(population=3000, delta=1e-5, readers_epsilon=1.0, entropy=RunEntropy.seeded(1),
     ...     secure=SecureAggregation.ideal(one_draw=True))
     >>> result = quantiles([i / 3000 for i in range(3000)], [0.5, 0.9], lower=0.0, upper=1.0, context=context)
     >>> bool((abs(result.values - [0.5, 0.9]) < 0.02).all())

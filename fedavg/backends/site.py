@@ -88,7 +88,8 @@ def serve(call: Callable[[], Any]) -> Reply:
     begun, cpu = time.perf_counter(), time.process_time()
     reply = Reply()
     try:
-        reply = Reply(call())
+        with np.errstate(all="ignore"):  # What clients compute is theirs; what is not finite becomes zeros.
+            reply = Reply(call())
     except (secagg.SecAggError, dp.DPError, FedAvgError) as error:
         reply = Reply(refusal=str(error), protocol=isinstance(error, secagg.SecAggError))
     except Exception as error:

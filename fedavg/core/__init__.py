@@ -11,7 +11,7 @@ is known before it runs (`computation.privacy(context)`). The rules stand in `fe
 ...     return federated_mean(federated_map(over, (readings, federated_broadcast(threshold))))
 >>> str(share_over.type_signature)
 '(<readings={float32}@CLIENTS,threshold=float32@SERVER> -> float32@SERVER)'
->>> with LocalContext(population=2000, delta=1e-5, readers_epsilon=1.0, secure=SecureAggregation.ideal()):
+>>> with Context(population=2000, delta=1e-5, readers_epsilon=1.0, secure=SecureAggregation.ideal()):
 ...     share = share_over([20.0 + i % 20 for i in range(2000)], 30.0)
 >>> bool(abs(share - 0.45) < 0.02)
 True
@@ -20,7 +20,7 @@ True
 from __future__ import annotations
 
 from fedavg.core.computation import FederatedComputation, Value, federated_computation
-from fedavg.core.context import InsecureWarning, LocalContext, RunResult, Sums
+from fedavg.core.context import Context, InsecureWarning, RunResult
 from fedavg.core.errors import CoreError, ExecutionError, PrivacyTypeError, TypeMismatch
 from fedavg.core.graph import Noise
 from fedavg.core.intrinsics import (
@@ -57,6 +57,7 @@ from fedavg.core.types import (
 __all__ = [
     "CLIENTS",
     "SERVER",
+    "Context",
     "CoreError",
     "Event",
     "ExecutionError",
@@ -65,7 +66,6 @@ __all__ = [
     "FunctionType",
     "InsecureWarning",
     "LocalComputation",
-    "LocalContext",
     "Noise",
     "Placement",
     "PrivacyReport",
@@ -73,7 +73,6 @@ __all__ = [
     "RunResult",
     "SequenceType",
     "StructType",
-    "Sums",
     "TensorType",
     "Type",
     "TypeMismatch",

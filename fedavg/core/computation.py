@@ -190,14 +190,14 @@ class FederatedComputation:
             return self._inline(given)
         context = _active.get()
         if context is None:
-            from fedavg.core.context import LocalContext
+            from fedavg.core.context import Context
 
             if self.asks_clients:
                 raise ExecutionError(
                     f"{self.name} asks clients, and no context is active; run it inside `with context:`, where context"
-                    " is a fedavg.core.LocalContext(...)"
+                    " is a fedavg.core.Context(...)"
                 )
-            context = LocalContext.public()
+            context = Context.public()
         return context.run(self, *given).value
 
     def privacy(self, context: Any = None) -> Any:

@@ -12,8 +12,8 @@ How often a program may run is fixed beforehand (`rounds=`), or kept by a filter
 several programs may share). An insecure context adds no noise and takes no masks: for debugging, and it says so in
 every result.
 
-Where the clients are is somebody else's matter: the context hands a stage's work, as a value, to whoever takes the sum
-(`Sums`), and goes on with what comes back.
+Where the clients are is somebody else's matter: the context hands a stage's work, as a value, to its backend, and goes
+on with what comes back. The same entropy gives the same numbers on every backend.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
 import dp
-from fedavg.aggregation import AggregationPlan, Record, RoundSum, SecureAggregation
+from fedavg import backends
+from fedavg.aggregation import Record, RoundSum, SecureAggregation
 from fedavg.client_data import ClientData
 from fedavg.core.computation import FederatedComputation, current_context, takes_clients
 from fedavg.core.errors import ExecutionError
 from fedavg.core.graph import Node, listing, upstream
 from fedavg.core.local import checker
 from fedavg.core.plan import PrivacyReport, Stage, stages_of
-from fedavg.core.program import ClientStage, ServerState, copied, digest, exact_sums, released
+from fedavg.core.program import Arguments, ClientStage, ServerState, copied, digest, exact_sums, released
 from fedavg.core.promise import Bound, Promise
 from fedavg.entropy import RunEntropy
 from fedavg.errors import StepError
 from fedavg.paid_round import paid_round
 
-__all__ = ["InsecureWarning", "LocalContext", "RunResult"]
+__all__ = ["Context", "InsecureWarning", "RunResult"]
 
 _client_logger = logging.getLogger("fedavg.client")
 _STAGE_BITS = 16  # A sum's number is its run's and its stage's, so that no two on a ledger share one.
@@ -72,27 +73,8 @@ class RunResult:
         return f"{self.value}" + (f"\n{self.warning}" if self.warning else "")
 
 
-class Sums(Protocol):
-    """Takes a stage's sum, wherever the clients are. The same entropy gives the same sums, bit for bit."""
-
-    def sum_round(
-        self,
-        plan: AggregationPlan,
-        work: ClientStage,
-        *,
-        clients: Sequence[int],
-        number: int,
-        model_hash: bytes,
-        dropouts: Mapping[str, Collection[int]],
-        entropy: RunEntropy,
-        record: Record | None,
-    ) -> RoundSum:
-        """One noised sum; arguments, result and errors are those of `AggregationPlan.sum_round`."""
-        ...
-
-
-class LocalContext:
-    """Runs programs with every client played in this process, or wherever a backend plays them.
+class Context:
+    """Runs programs, with the clients played in this process or wherever a backend plays them.
 
     Guarantee: the two statements of `privacy()`, for at most `rounds` runs of one program, whatever its results are
     used for; with `rounds=None`, for any runs of any programs on one ledger until its budgets are spent.
@@ -109,7 +91,8 @@ class LocalContext:
         secure: How sums are taken.
         entropy: Where randomness comes from; the operating system by default.
         ledger: Where charges are kept; in memory when None, which a filter does not allow.
-        backend: Who plays the clients, if not this process.
+        backend: Where the clients are played: in this process when None, "processes", "ray", or as
+            `fedavg.backends.of` has it.
         record: Called with what the server receives.
         insecure: No noise, no masks, no budget: for debugging.
 
@@ -117,7 +100,7 @@ class LocalContext:
     >>> @federated_computation(at_clients(float))
     ... def total(x):
     ...     return federated_sum(federated_clip(x, l2=1.0))
-    >>> context = LocalContext(population=50, delta=1e-4, noise_multiplier=2.0)
+    >>> context = Context(population=50, delta=1e-4, noise_multiplier=2.0)
     >>> round(total.privacy(context).statements.readers.epsilon, 2)
     1.7
     """
@@ -136,22 +119,24 @@ class LocalContext:
         secure: SecureAggregation | None = None,
         entropy: RunEntropy | None = None,
         ledger: str | Path | None = None,
-        backend: Sums | None = None,
+        backend: backends.Backend | str | None = None,
         record: Record | None = None,
         insecure: bool = False,
     ) -> None:
         self._entropy, self._secure = entropy or RunEntropy(), secure or SecureAggregation()
         self._ledger_path = None if ledger is None else Path(ledger)
-        self._backend, self._record = backend or _InThisProcess(), record
+        self._record = record
         self._promise: Promise | None = None
         self._bound: dict[FederatedComputation, Bound] = {}
         self._ledgers: dict[FederatedComputation, dp.Ledger] = {}
         self._counts: dict[dp.Ledger, dp.ParticipationCounts] = {}
-        promises = (delta, readers_epsilon, server_epsilon, noise_multiplier, max_participations)
+        self._clients: Arguments | None = None
+        promises = (delta, readers_epsilon, server_epsilon, noise_multiplier, max_participations, backend)
         if insecure:
             if any(promise is not None for promise in promises):
                 raise ExecutionError(
-                    "an insecure context keeps no promise; leave out budgets, delta and noise"
+                    "an insecure context keeps no promise and plays its clients here; leave out budgets, delta, noise"
+                    " and backend"
                 )
             return
         if population is None or delta is None:
@@ -175,9 +160,10 @@ class LocalContext:
         )
         sampler = dp.PaddedPoisson(population=population, expected=cohort_size or population)
         self._promise = Promise(sampler, privacy, rounds, self._secure, self._entropy.is_seeded)
+        self._backend = backends.of(backend)  # Last: it may start machines.
 
     @classmethod
-    def public(cls) -> LocalContext:
+    def public(cls) -> Context:
         """For programs that ask nothing of clients."""
         return cls(insecure=True)
 
@@ -267,18 +253,25 @@ class LocalContext:
         for node in upstream(*computation.results):
             if node.function is not None:
                 node.function.check()  # Once more: what it captured may have changed since it was written.
-        ids = _client_ids(data, self.promise.sampler.population)
+        population = self.promise.sampler.population
+        ids = _client_ids(data, population)
+        clients = Arguments(population, {node.detail: own for node, own in data.items()})
+        if not clients.same(self._clients):  # A backend sends a population that stays the same only once.
+            self._clients = clients
+        clients = self._clients or clients
+        self._backend.prepare((bound.plan.program,), clients)
         counts, survivors = self._participations(ledger), []
         with paid_round(ledger, record=self._record) as paid:
             contributes = self._drawn(counts, paid.number, ids)
             for position, stage in enumerate(bound.plan.stages):
-                work = ClientStage.of(
-                    stage.aggregations,
+                work = ClientStage.begin(
+                    bound.plan.program,
+                    position,
                     state,
-                    data,
+                    clients,
+                    zeros=stage.plan.zeros(),
                     contributes=contributes,
                     log=_log,
-                    zeros=stage.plan.zeros(),
                 )
                 number = (paid.number << _STAGE_BITS) + position
                 sums = self._sum(stage, work, number, paid.record, computation)
@@ -307,10 +300,11 @@ class LocalContext:
                 work,
                 clients=list(work.contributes),
                 number=number,
-                model_hash=digest([str(computation), *work.public.values()]),
+                model_hash=digest([str(computation), *work.told.values()]),
                 dropouts={},
                 entropy=self._entropy,
                 record=record,
+                memory={},
             )
 
     def _released(self, stage: Stage, sums: RoundSum) -> dict[Node, Any]:
@@ -324,8 +318,12 @@ class LocalContext:
         """The same program over everybody, with exact sums; clips that the program asks for are kept."""
         count = len(_client_ids(data, None))
         everybody = dict.fromkeys(range(count), True)
-        for aggregations in stages_of(computation.results):
-            work = ClientStage.of(aggregations, state, data, contributes=everybody, log=_log, zeros={})
+        clients = Arguments(count, {node.detail: own for node, own in data.items()})
+        program = stages_of(computation.results)
+        for position in range(len(program)):
+            work = ClientStage.begin(
+                program, position, state, clients, zeros={}, contributes=everybody, log=_log
+            )
             state.advance(exact_sums(work, count))
         warnings.warn(f"{computation.name}: {_INSECURE}", InsecureWarning, stacklevel=3)
         return RunResult(_filled(computation.result, state), None, count, _INSECURE)
@@ -354,14 +352,6 @@ class LocalContext:
             "graph": graph,
             **self._settings,
         }
-
-
-class _InThisProcess:
-    """One client after the other."""
-
-    def sum_round(self, plan: AggregationPlan, work: ClientStage, **settings: Any) -> RoundSum:
-        """See `Sums.sum_round`."""
-        return plan.sum_round(work, **settings)
 
 
 def _arguments(computation: FederatedComputation, arguments: Sequence[Any]) -> dict[Node, Any]:

@@ -8,10 +8,12 @@ Not here: what a function may capture (`captures`).
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, overload
+from typing import Any, SupportsIndex, get_args, overload
 
 import numpy as np
 
@@ -54,6 +56,13 @@ class LocalComputation:
             PrivacyTypeError: names the capture.
         """
         check_captures(self.function, (LocalComputation, *get_args(Type)))
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        # A decorated function cannot travel under its name, which is this computation's now; so this one does.
+        module, name = getattr(self.function, "__module__", ""), getattr(self.function, "__name__", "")
+        if module != "__main__" and getattr(sys.modules.get(module), name, None) is self:
+            return _named, (module, name)
+        return super().__reduce_ex__(protocol)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run it here and now, as the plain function it is."""
@@ -240,6 +249,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise StepError(f"a value is a {type(value).__name__}, not text")
     return value
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
 
 
 def _joined(parameters: tuple[Type, ...]) -> Type | None:

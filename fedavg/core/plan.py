@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, fsum, inf, sqrt
 from typing import Any
 
@@ -27,7 +28,7 @@ from fedavg.core.graph import Node, Noise, upstream
 from fedavg.core.judgement import bounded_parts
 from fedavg.core.types import WithinType, size, unbounded
 
-__all__ = ["Aggregation", "Event", "Plan", "PrivacyReport", "Stage", "stages_of"]
+__all__ = ["Aggregation", "Event", "Plan", "PrivacyReport", "Program", "Stage", "stages_of"]
 
 _UP = 1 + 1e-9  # Noise multipliers are rounded up, so that dividing and composing them never falls short.
 _LEAST_SHARE_DEVIATION = 2.2  # in integer units; below 2 the tight epsilon is not proven
@@ -69,6 +70,10 @@ class Aggregation:
                 lengths[f"{name} padding"] = padded
             blocks.append(dp.Block.joint(lengths, l2_bound=bound, weight=share / len(self.parts)))
         return blocks
+
+
+Program = tuple[tuple[Aggregation, ...], ...]
+"""The aggregations of each stage."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +215,11 @@ class Plan:
         """All stages as one release."""
         return _Mechanism(self.stages)
 
+    @cached_property
+    def program(self) -> Program:
+        """What is summed, stage by stage."""
+        return tuple(stage.aggregations for stage in self.stages)
+
     @property
     def minimum_survivors(self) -> int:
         """Fewest clients in any of the sums."""
@@ -224,7 +234,7 @@ class Plan:
         )
 
 
-def stages_of(roots: Sequence[Node]) -> tuple[tuple[Aggregation, ...], ...]:
+def stages_of(roots: Sequence[Node]) -> Program:
     """The aggregations in the order in which they can be taken."""
     depth: dict[Node, int] = {}
     stages: list[list[Aggregation]] = []

@@ -21,7 +21,7 @@ from fedavg.client_data import ClientData
 from fedavg.client_work import ClientLog
 from fedavg.core.graph import Node, upstream
 from fedavg.core.local import checker
-from fedavg.core.plan import Aggregation
+from fedavg.core.plan import Aggregation, Program
 from fedavg.core.types import (
     CLIENTS,
     StructType,
@@ -34,7 +34,17 @@ from fedavg.core.types import (
 )
 from fedavg.errors import StepError
 
-__all__ = ["ClientStage", "ServerState", "copied", "digest", "exact_sums", "flatten", "released", "unflatten"]
+__all__ = [
+    "Arguments",
+    "ClientStage",
+    "ServerState",
+    "copied",
+    "digest",
+    "exact_sums",
+    "flatten",
+    "released",
+    "unflatten",
+]
 
 _ABSENT = object()
 _FLOAT = np.dtype(np.float64)
@@ -67,46 +77,102 @@ class ServerState:
 
 
 @dataclass(frozen=True, eq=False)
+class Arguments:
+    """What the clients give to a program: `count` of them, their data by the name of each parameter at CLIENTS."""
+
+    count: int
+    by_name: Mapping[str, ClientData]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def part(self, positions: Sequence[int]) -> Arguments:
+        """The clients at these positions only; they keep their positions."""
+        return Arguments(len(positions), {name: data.part(positions) for name, data in self.by_name.items()})
+
+    def id_of(self, position: int) -> Any:
+        """The id of the client at a position."""
+        return next((data.client_ids[position] for data in self.by_name.values()), position)
+
+    def same(self, other: Arguments | None) -> bool:
+        """Whether they are the very same populations."""
+        if other is None or (self.count, self.by_name.keys()) != (other.count, other.by_name.keys()):
+            return False
+        return all(data is other.by_name[name] for name, data in self.by_name.items())
+
+
+@dataclass(frozen=True, eq=False)
 class ClientStage:
-    """One stage's work for each client of a cohort.
+    """One stage's work for each client of a cohort: a `fedavg.client_work.Work`.
 
     Attributes:
-        stage: What is summed.
-        data: The population's data for each raw parameter; positions are the protocol's ids.
-        public: Values of the expressions that the server knows and the clients need.
+        program: What is summed, stage by stage.
+        number: Which stage, from 0.
+        clients: The population; positions are the protocol's ids.
+        told: Values of the expressions that the server knows and the clients need, by their places in the graph.
+        zeros: What a client with nothing to say sends.
         contributes: Position of each invited client, and whether its data is in the sum: never published.
         log: Where a client notes why it sends zeros.
-        zeros: What a client with nothing to say sends.
     """
 
-    stage: tuple[Aggregation, ...]
-    data: Mapping[Node, ClientData]
-    public: Mapping[Node, Any]
+    program: Program
+    number: int
+    clients: Arguments
+    told: Mapping[int, Any]
+    zeros: Mapping[str, _Vector] = field(repr=False)
     contributes: Mapping[int, bool] = field(repr=False)
     log: ClientLog = field(repr=False)
-    zeros: Mapping[str, _Vector] = field(repr=False)
+
+    @classmethod
+    def begin(
+        cls,
+        program: Program,
+        number: int,
+        state: ServerState,
+        clients: Arguments,
+        *,
+        zeros: Mapping[str, _Vector],
+        contributes: Mapping[int, bool],
+        log: ClientLog,
+    ) -> ClientStage:
+        """Take from the server's state what the clients need for a stage."""
+        roots = _inputs(program[number])
+        needed = set(_until(roots, state))
+        told = {
+            place: state[node]
+            for place, node in enumerate(upstream(*roots))
+            if node in needed and node in state
+        }
+        return cls(program, number, clients, told, zeros, contributes, log)
 
     @classmethod
     def of(
         cls,
-        stage: tuple[Aggregation, ...],
-        state: ServerState,
-        data: Mapping[Node, ClientData],
+        kept: tuple[Any, ...],
+        clients: Arguments,
+        terms: tuple[Any, ...],
         *,
         contributes: Mapping[int, bool],
         log: ClientLog,
-        zeros: Mapping[str, _Vector],
     ) -> ClientStage:
-        """Take from the server's state what the clients need for a stage."""
-        needed = _until([node for a in stage for node in a.node.inputs], state)
-        return cls(
-            stage,
-            {node: data[node] for node in needed if node in data},
-            {node: state[node] for node in needed if node in state},
-            contributes,
-            log,
-            zeros,
-        )
+        """See `fedavg.client_work.Work`."""
+        (program,), (number, told, zeros) = kept, terms
+        return cls(program, number, clients, told, zeros, contributes, log)
+
+    @property
+    def kept(self) -> tuple[Any, ...]:
+        """See `fedavg.client_work.Work`."""
+        return (self.program,)
+
+    @property
+    def terms(self) -> tuple[Any, ...]:
+        """See `fedavg.client_work.Work`."""
+        return self.number, self.told, self.zeros
+
+    @property
+    def stage(self) -> tuple[Aggregation, ...]:
+        """What is summed."""
+        return self.program[self.number]
 
     def __call__(self, position: int) -> Mapping[str, _Vector]:
         """The blocks of the client at a position, before they are clipped."""
@@ -123,8 +189,7 @@ class ClientStage:
             # Whatever goes wrong at a client concerns that client alone: an error that got out would tell whose data
             # it was. Its words stay there too, and only ours are sure to have some.
             words = f": {error}" if isinstance(error, StepError) else ""
-            client_id = next(iter(self.data.values())).client_ids[position] if self.data else position
-            self.log(client_id, type(error).__name__ + words)
+            self.log(self.clients.id_of(position), type(error).__name__ + words)
             return self.zeros
         return blocks if len(blocks) == len(self.zeros) else {**self.zeros, **blocks}
 
@@ -146,8 +211,13 @@ class ClientStage:
         return [None if any(value is _ABSENT for value in inputs) else inputs for inputs in given]
 
     @cached_property
+    def _public(self) -> Mapping[Node, Any]:
+        order = list(upstream(*_inputs(self.stage)))
+        return {order[place]: value for place, value in self.told.items()}
+
+    @cached_property
     def _nodes(self) -> list[Node]:
-        return _until([node for a in self.stage for node in a.node.inputs], self.public)
+        return _until(_inputs(self.stage), self._public)
 
     @cached_property
     def _filtered(self) -> bool:
@@ -155,7 +225,7 @@ class ClientStage:
 
     @cached_property
     def _shared(self) -> list[int]:
-        return [slot for slot, node in enumerate(self._nodes) if node in self.public]
+        return [slot for slot, node in enumerate(self._nodes) if node in self._public]
 
     @cached_property
     def _packings(self) -> list[_Operation]:
@@ -169,18 +239,19 @@ class ClientStage:
         index: dict[Node, int] = {}
         for node in self._nodes:
             index[node] = len(slots)
-            slots.append(self.public.get(node))
-            if node in self.public:
+            slots.append(self._public.get(node))
+            if node in self._public:
                 continue
             if node.op == "parameter":
-                steps.append((index[node], _fetch(self.data[node], node)))
+                steps.append((index[node], _fetch(self.clients.by_name[node.detail], node)))
             else:
                 inputs = [index[before] for before in node.inputs]
                 steps.append((index[node], _on_client(_operation(node), inputs, self._filtered)))
         return steps, slots, [[index[node] for node in a.node.inputs] for a in self.stage]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.stage, self.data, self.public, self.contributes, self.log, self.zeros)
+        given = (self.program, self.number, self.clients, self.told, self.zeros, self.contributes, self.log)
+        return type(self), given
 
 
 def exact_sums(work: ClientStage, count: int) -> dict[Node, Any]:
@@ -213,6 +284,10 @@ def _clipped_parts(aggregation: Aggregation, value: Any) -> _Vector:
     ends = np.cumsum([size(kind) for _, kind in aggregation.parts])[:-1]
     parts = zip(np.split(vector, ends), aggregation.parts, strict=True)
     return np.concatenate([_clipped(part, kind.l2) for part, (_, kind) in parts])
+
+
+def _inputs(stage: tuple[Aggregation, ...]) -> list[Node]:
+    return [node for aggregation in stage for node in aggregation.node.inputs]
 
 
 def _until(roots: Sequence[Node], known: Container[Node]) -> list[Node]:

@@ -13,7 +13,7 @@ import pytest
 from examples import analytics_words_and_watches as example
 from fedavg import RunEntropy, SecureAggregation
 from fedavg.analytics import heavy_hitters, histogram, mean_and_variance, quantiles
-from fedavg.core import ExecutionError, LocalContext
+from fedavg.core import Context, ExecutionError
 from fedavg.datasets import is_cached
 from fedavg.datasets.shakespeare import PACKAGE
 
@@ -22,7 +22,7 @@ N = 200
 
 def context(seed=0, population=N, **settings):
     settings = {"delta": 1e-4, "noise_multiplier": 1.0, **settings}
-    return LocalContext(
+    return Context(
         population=population,
         secure=SecureAggregation.ideal(one_draw=True),
         entropy=RunEntropy.seeded(seed),

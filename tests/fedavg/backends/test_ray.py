@@ -15,7 +15,17 @@ from ray.cluster_utils import Cluster
 from fedavg import Federation
 from fedavg.backends import of
 from fedavg.backends.ray import Ray, _Node, _taken
+from fedavg.core import (
+    at_clients,
+    at_server,
+    federated_broadcast,
+    federated_clip,
+    federated_computation,
+    federated_map,
+    federated_sum,
+)
 from fedavg.errors import BackendError, ParameterError
+from tests.fedavg.backends import programs
 from tests.fedavg.backends.steps import (
     LocalWithout,
     assert_same,
@@ -60,6 +70,24 @@ def test_a_round_over_two_raylets_is_that_of_one_process_bit_for_bit(cluster):
         after = run(backend, cohort_size=60)
         assert after.rounds[0].survivors == 60
     assert ray.is_initialized(), "a cluster that the user connected to is left alone"
+
+
+def test_a_program_of_the_core_gives_the_numbers_of_one_process(cluster):
+    """By name, with functions that no module holds, which travel to Ray all the same."""
+    offset = 0.25
+
+    @federated_computation(at_clients(float), at_clients((float, (3,))), at_server(float))
+    def closures(readings, vectors, threshold):
+        over = federated_map(lambda x, t: x - t + offset, (readings, federated_broadcast(threshold)))
+        first = federated_sum(federated_clip(over, l2=5.0))
+        after = federated_map(lambda v, s: v * s, (vectors, federated_broadcast(first)))
+        return first, federated_sum(federated_clip(after, l2=1.0))
+
+    with Ray(workers=2) as backend:
+        for program in (programs.two_stages, closures):
+            programs.assert_same(programs.run(backend, program=program), programs.run(None, program=program))
+    named = programs.run("ray", runs=1)
+    programs.assert_same(named, programs.run(None, runs=1))
 
 
 def test_a_step_that_cannot_travel_is_refused_before_anything_is_charged(cluster, tmp_path):

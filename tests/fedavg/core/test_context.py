@@ -9,10 +9,11 @@ import pytest
 import dp
 import secagg
 from fedavg import ClientData, RoundAborted, RunEntropy, SecureAggregation
+from fedavg.backends import Local
 from fedavg.core import (
+    Context,
     ExecutionError,
     InsecureWarning,
-    LocalContext,
     Noise,
     PrivacyTypeError,
     TypeMismatch,
@@ -47,11 +48,11 @@ def adaptive(x):
 
 def context(**settings):
     settings = {"population": 40, "delta": 1e-4, "noise_multiplier": 2.0, "secure": IDEAL, **settings}
-    return LocalContext(**settings)
+    return Context(**settings)
 
 
 def test_every_result_of_an_insecure_context_warns():
-    insecure = LocalContext(insecure=True)
+    insecure = Context(insecure=True)
     with pytest.warns(InsecureWarning, match="total: INSECURE.*without noise"):
         result = insecure.run(total, [0.5, 0.25])
     assert result.value == 0.75
@@ -60,7 +61,7 @@ def test_every_result_of_an_insecure_context_warns():
     with pytest.raises(ExecutionError, match="promises nothing"):
         total.privacy(insecure)
     with pytest.raises(ExecutionError, match="keeps no promise"):
-        LocalContext(insecure=True, delta=1e-5)
+        Context(insecure=True, delta=1e-5)
 
 
 def test_the_cost_is_known_without_running_and_is_what_the_ledger_says_after():
@@ -215,7 +216,7 @@ def test_noise_is_a_positive_number(setting):
         Noise(**setting)
 
 
-class Broken:
+class Broken(Local):
     """A backend whose n-th sum ends with too few clients."""
 
     def __init__(self, fails_at):
@@ -259,7 +260,7 @@ def test_what_a_client_writes_into_what_was_broadcast_nobody_else_reads():
         return total, federated_map(lambda s, t: s["a"][0] + len(s), (shared, total))
 
     mine = {"a": np.zeros(2)}
-    with LocalContext(insecure=True), pytest.warns(InsecureWarning):
+    with Context(insecure=True), pytest.warns(InsecureWarning):
         assert program([5.0, 7.0, 9.0], mine) == (0.0, 1.0)
     assert not mine["a"].any()
     assert mine.keys() == {"a"}
@@ -292,7 +293,7 @@ def test_masks_are_bound_to_everything_that_is_broadcast(size):
 
     hashes = []
 
-    class Spy:
+    class Spy(Local):
         def sum_round(self, plan, work, *, model_hash, **settings):
             hashes.append(model_hash)
             return plan.sum_round(work, model_hash=model_hash, **settings)
@@ -314,7 +315,7 @@ def test_a_stage_of_work_can_be_taken_elsewhere():
     """What a backend gets is a value: a copy of it, unpickled, gives the same blocks."""
     sent = []
 
-    class Elsewhere:
+    class Elsewhere(Local):
         def sum_round(self, plan, work, **settings):
             copy = pickle.loads(pickle.dumps(work))
             sent.append(copy(3))

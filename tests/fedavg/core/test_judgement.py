@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 import dp
 from fedavg import RunEntropy, SecureAggregation
 from fedavg.aggregation import RoundSum
+from fedavg.backends import Local
 from fedavg.core import (
     CLIENTS,
     SERVER,
+    Context,
     InsecureWarning,
-    LocalContext,
     Noise,
     PrivacyTypeError,
     SequenceType,
@@ -165,9 +166,9 @@ def flat(result):
 def test_a_good_program_passes_and_is_right_up_to_its_noise(program):
     """Noise of fixed seed; a sum's deviation is at most 60 times its bound here, and its own result at most 300."""
     computation = federated_computation(ONE)(program)
-    with LocalContext(insecure=True), pytest.warns(InsecureWarning):
+    with Context(insecure=True), pytest.warns(InsecureWarning):
         exact = computation(XS)
-    context = LocalContext(
+    context = Context(
         population=N, delta=1e-4, noise_multiplier=2.0, secure=IDEAL, entropy=RunEntropy.seeded(3)
     )
     report = computation.privacy(context)
@@ -178,7 +179,7 @@ def test_a_good_program_passes_and_is_right_up_to_its_noise(program):
     assert flat(noised.value) != flat(exact)
 
 
-class Recorder:
+class Recorder(Local):
     """A backend that keeps each stage's integers before the noise, and replays what an earlier one released."""
 
     def __init__(self, silent=None, replay=None):
@@ -205,7 +206,7 @@ def measured_shift(computation, arguments, silent, *, population, **settings):
     """Distance of the stage sums with and without one client, in deviations of their noise, given the same releases."""
 
     def run(backend):
-        context = LocalContext(
+        context = Context(
             population=population,
             delta=1e-3,
             noise_multiplier=1.5,
@@ -334,7 +335,7 @@ def test_rule_3_what_a_client_sends_has_one_form_whatever_it_holds():
 
     def transcript(data):
         seen = []
-        context = LocalContext(
+        context = Context(
             population=len(data),
             delta=1e-3,
             noise_multiplier=2.0,
@@ -385,7 +386,7 @@ def test_rule_3_no_error_gets_out_of_a_client_whatever_it_is():
 
     recorder = Recorder()
     data = [[k] for k in range(9)] + [None, 3, Hostile(), ["text"], [None], [[1.0]]]
-    context = LocalContext(
+    context = Context(
         population=len(data), delta=1e-3, noise_multiplier=2.0, backend=recorder,
         secure=SecureAggregation.ideal(dropout=0.0, corruption=0.0),
     )  # fmt: skip
@@ -402,7 +403,7 @@ def test_rule_3_zeros_take_the_place_of_what_fails_or_is_left_out():
         )
 
     recorder = Recorder()
-    context = LocalContext(
+    context = Context(
         population=4, delta=1e-3, noise_multiplier=2.0, backend=recorder,
         secure=SecureAggregation.ideal(dropout=0.0, corruption=0.0),
     )  # fmt: skip
@@ -432,7 +433,7 @@ def test_rule_5_aggregations_under_one_draw_are_one_sampled_event():
     settings = {"population": 3000, "cohort_size": 300, "delta": 1e-5, "rounds": 50}
     for program in (beside, after):
         report = federated_computation(ONE)(program).privacy(
-            LocalContext(noise_multiplier=3.0 / math.sqrt(2), **settings)
+            Context(noise_multiplier=3.0 / math.sqrt(2), **settings)
         )
         assert report.noise_multiplier == pytest.approx(3.0 / math.sqrt(2), rel=1e-6)
         single = report.statements.readers.epsilon
@@ -457,7 +458,7 @@ def test_rule_5_all_stages_of_a_run_have_one_draw():
         return federated_sum(federated_clip(moved, l2=1.0))
 
     recorder = Recorder()
-    context = LocalContext(
+    context = Context(
         population=60, cohort_size=20, delta=1e-3, noise_multiplier=2.0, backend=recorder,
         secure=SecureAggregation.ideal(dropout=0.0, corruption=0.0),
     )  # fmt: skip
@@ -473,5 +474,5 @@ def test_a_sequence_is_summed_after_it_was_mapped_to_a_fixed_shape():
     def program(x):
         return federated_sum(federated_clip(federated_map(lambda items: np.float64(len(items)), x), l2=10.0))
 
-    with LocalContext(insecure=True), pytest.warns(InsecureWarning):
+    with Context(insecure=True), pytest.warns(InsecureWarning):
         assert program([[1.0, 2.0], [], [3.0]]) == 3.0

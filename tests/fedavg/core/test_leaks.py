@@ -13,9 +13,9 @@ import pytest
 from fedavg.core import (
     CLIENTS,
     SERVER,
+    Context,
     CoreError,
     ExecutionError,
-    LocalContext,
     SequenceType,
     TensorType,
     WithinType,
@@ -458,7 +458,7 @@ def test_an_insecure_program_runs_in_no_context_that_promises_anything():
             touched.append(position)
             return 1.0
 
-    context = LocalContext(population=3, delta=1e-3, noise_multiplier=1.0)
+    context = Context(population=3, delta=1e-3, noise_multiplier=1.0)
     for use in (lambda: context.run(program, Clients([1.0] * 3)), lambda: program.privacy(context)):
         with pytest.raises(ExecutionError, match=r"insecure=True.*bound what it sums"):
             use()

@@ -6,8 +6,8 @@ import pytest
 from examples import core_sensors
 from fedavg import RunEntropy, SecureAggregation
 from fedavg.core import (
+    Context,
     InsecureWarning,
-    LocalContext,
     at_clients,
     at_server,
     federated_broadcast,
@@ -43,7 +43,7 @@ def get_fraction_over_threshold(readings, threshold):
 
 
 def insecurely(computation, *arguments):
-    with LocalContext(insecure=True), pytest.warns(InsecureWarning):
+    with Context(insecure=True), pytest.warns(InsecureWarning):
         return computation(*arguments)
 
 
@@ -73,7 +73,7 @@ def test_average_temperature_is_private_within_its_stated_error():
     readings = np.random.default_rng(5).normal(69.5, 1.0, 10_000).astype(np.float32).tolist()
     errors = []
     for seed in range(2):
-        context = LocalContext(
+        context = Context(
             population=10_000,
             delta=1e-6,
             readers_epsilon=1.0,
@@ -106,7 +106,7 @@ def test_fraction_over_a_broadcast_threshold():
     )
     assert insecurely(get_fraction_over_threshold, READINGS, 70.0) == pytest.approx(1 / 3, abs=1e-6)
     readings = [60.0 + i % 20 for i in range(1000)]
-    with LocalContext(population=1000, delta=1e-5, noise_multiplier=2.0, secure=IDEAL):
+    with Context(population=1000, delta=1e-5, noise_multiplier=2.0, secure=IDEAL):
         assert get_fraction_over_threshold(readings, 70.0) == pytest.approx(0.45, abs=0.02)
 
 
@@ -206,7 +206,7 @@ def test_a_round_of_fedavg_by_hand_is_the_built_one():
 def test_fedavg_by_hand_learns_privately_round_after_round():
     data, weights = population(500), {"w": np.zeros(3), "b": np.float64(0)}
     next_round = federated_averaging(clip=2.0)
-    context = LocalContext(
+    context = Context(
         population=500, delta=1e-5, readers_epsilon=8.0, rounds=6, secure=IDEAL, entropy=RunEntropy.seeded(1)
     )
     with context:
@@ -243,7 +243,7 @@ def test_federated_evaluation_sums_what_it_divides():
     examples = sum(len(batch["y"]) for batch in data)
     assert exact["examples"] == examples
     assert exact["loss"] == pytest.approx(sum(((b["y"] - 0) ** 2).sum() for b in data) / examples, rel=1e-12)
-    with LocalContext(population=400, delta=1e-5, noise_multiplier=0.8, secure=IDEAL):
+    with Context(population=400, delta=1e-5, noise_multiplier=0.8, secure=IDEAL):
         noised = evaluation(weights, data)
     assert noised["loss"] == pytest.approx(exact["loss"], rel=0.35)
     assert noised["loss"] != exact["loss"]
