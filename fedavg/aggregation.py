@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +26,7 @@ from fedavg.entropy import RunEntropy
 from fedavg.noise import Central, Distributed, Noise
 from fedavg.secure_aggregation import SecureAggregation, refuse_weak
 
-__all__ = ["DROPOUT_STAGES", "AggregationPlan", "Record", "RoundSum", "SecureAggregation"]
+__all__ = ["DROPOUT_STAGES", "AggregationPlan", "Record", "RoundSum", "SecureAggregation", "UnmaskedPart"]
 
 # The stages at which the simulator silences clients; from "unmask" on its input is in the sum.
 DROPOUT_STAGES = ("advertise", "share", "masked_input", "unmask")
@@ -48,6 +48,14 @@ class RoundSum:
     survivors: int
     bytes_up_per_client: int
     memory: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+
+
+class UnmaskedPart(NamedTuple):
+    """Some clients' part of a sum without masks: modulo 2^64, how many are in it, each one's noise seeds by part."""
+
+    total: NDArray[np.int64]
+    clients: int
+    seeds: list[list[bytes]]
 
 
 @dataclass(frozen=True)
@@ -192,7 +200,10 @@ class AggregationPlan:
 
         keystream = entropy.keystream("server noise", number)
         if not self.secure.masked:
-            total, revealed, survivors = self._ideal(values, clients, dropouts, number, entropy)
+            silent = {client for stage in DROPOUT_STAGES[:3] for client in dropouts.get(stage, ())}
+            there = [client for client in clients if client not in silent]
+            part = self.unmasked_part(values, there, number=number, entropy=entropy)
+            total, survivors, revealed = self.unmasked_sum([part], number=number, entropy=entropy)
             return self.open(total, survivors, revealed=revealed, keystream=keystream, memory=memory)
         identities = self._simulated_identities(clients)
         result = secagg.run_round(
@@ -214,6 +225,54 @@ class AggregationPlan:
             keystream=keystream,
             memory=memory,
         )
+
+    def unmasked_part(
+        self,
+        values: Callable[[int], Values],
+        clients: Sequence[int],
+        *,
+        number: int,
+        entropy: RunEntropy,
+    ) -> UnmaskedPart:
+        """What some clients' vectors add up to, without masks; arguments are those of `sum_round`."""
+        total = np.zeros(self.encoding.dimension, np.int64)
+        all_seeds = []
+        at_once = max(1, _VALUES_AT_ONCE // self.encoding.dimension)
+        for start in range(0, len(clients), at_once):
+            # A few clients train, then all of these are noised: either keeps the processor's cache to itself.
+            held = [(client, values(client)) for client in clients[start : start + at_once]]
+            for client, value in held:
+                seeds = [entropy.secret("seed", number, client, part + 1) for part in range(self._seeds)]
+                total += self._noised(value, entropy.keystream("noise", number, client), seeds)
+                all_seeds.append(seeds)
+        return UnmaskedPart(total, len(clients), all_seeds)
+
+    def unmasked_sum(
+        self, parts: Iterable[UnmaskedPart], *, number: int, entropy: RunEntropy
+    ) -> tuple[NDArray[Any], int, list[tuple[int, bytes]]]:
+        """What masks would have left of all parts: total modulo 2^modulus_bits, survivors, revealed seeds.
+
+        Raises:
+            secagg.TooFewClients: more dropped out than tolerated.
+        """
+        total = np.zeros(self.encoding.dimension, np.int64)
+        survivors, all_seeds = 0, []
+        for part in parts:
+            total += part.total
+            survivors += part.clients
+            all_seeds += part.seeds
+        if survivors < self.minimum_survivors:
+            raise secagg.TooFewClients(have=survivors, need=self.minimum_survivors)
+        mechanism = self.mechanism
+        numbers: tuple[int, ...] = ()
+        if isinstance(mechanism, dp.RemovableDiscreteGaussian):
+            numbers = mechanism.revealed(self.cohort - survivors)
+        elif self.secure.one_draw and isinstance(
+            mechanism, dp.DistributedDiscreteGaussian | dp.DistributedSkellam
+        ):
+            total += mechanism.one_draw(entropy.keystream("sum of noise", number), survivors)
+        revealed = [(part, seeds[part - 1]) for seeds in all_seeds for part in numbers]
+        return self._ring(total), survivors, revealed
 
     def protocol(
         self, number: int, model_hash: bytes, roster: secagg.IdentityRoster | None = None
@@ -326,40 +385,6 @@ class AggregationPlan:
     def _ring(self, integers: NDArray[np.int64]) -> NDArray[Any]:
         """Integers modulo 2^modulus_bits, unsigned."""
         return integers.view(np.uint64) & np.uint64((1 << self.modulus_bits) - 1)
-
-    def _ideal(
-        self,
-        values: Callable[[int], Values],
-        clients: Sequence[int],
-        dropouts: Mapping[str, Collection[int]],
-        number: int,
-        entropy: RunEntropy,
-    ) -> tuple[NDArray[Any], list[tuple[int, bytes]], int]:
-        """The same sum without masks: total, revealed seeds, survivors."""
-        silent = {client for stage in DROPOUT_STAGES[:3] for client in dropouts.get(stage, ())}
-        survivors = [client for client in clients if client not in silent]
-        if len(survivors) < self.minimum_survivors:
-            raise secagg.TooFewClients(have=len(survivors), need=self.minimum_survivors)
-        total = np.zeros(self.encoding.dimension, np.int64)
-        parts = range(1, self._seeds + 1)
-        revealed: list[tuple[int, bytes]] = []
-        mechanism = self.mechanism
-        numbers: tuple[int, ...] = ()
-        if isinstance(mechanism, dp.RemovableDiscreteGaussian):
-            numbers = mechanism.revealed(self.cohort - len(survivors))
-        at_once = max(1, _VALUES_AT_ONCE // self.encoding.dimension)
-        for start in range(0, len(survivors), at_once):
-            # A few clients train, then all of these are noised: either keeps the processor's cache to itself.
-            held = [(client, values(client)) for client in survivors[start : start + at_once]]
-            for client, value in held:
-                seeds = [entropy.secret("seed", number, client, part) for part in parts]
-                total += self._noised(value, entropy.keystream("noise", number, client), seeds)
-                revealed += [(part, seeds[part - 1]) for part in numbers]
-        if self.secure.one_draw and isinstance(
-            mechanism, dp.DistributedDiscreteGaussian | dp.DistributedSkellam
-        ):
-            total += mechanism.one_draw(entropy.keystream("sum of noise", number), len(survivors))
-        return self._ring(total), revealed, len(survivors)
 
 
 def _encoding(

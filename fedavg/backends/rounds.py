@@ -16,10 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-import dp
 import secagg
 from fedavg.aggregation import DROPOUT_STAGES, AggregationPlan, Record, RoundSum
 from fedavg.backends.crew import Crew, Worker
@@ -140,27 +138,12 @@ class _Round:
 
     def ideal(self) -> tuple[NDArray[Any], int, list[tuple[int, bytes]], int]:
         """The same without masks."""
-        plan, entropy, number = self.order.plan, self.order.entropy, self.order.number
+        order = self.order
         self._open()
         gone = self._gone(DROPOUT_STAGES[:3])
-        total, survivors, seeds = np.zeros(plan.encoding.dimension, np.uint64), 0, []
         there = [client for client in self.contributes if client not in gone]
-        for _, part in self._calls("add", there, lambda own: (own,)):
-            total += part.total
-            survivors += part.clients
-            seeds += part.seeds
-        if survivors < plan.minimum_survivors:
-            raise secagg.TooFewClients(have=survivors, need=plan.minimum_survivors)
-        mechanism = plan.mechanism
-        revealed = []
-        if isinstance(mechanism, dp.RemovableDiscreteGaussian):
-            numbers = mechanism.revealed(plan.cohort - survivors)
-            revealed = [(part, own[part - 1]) for own in seeds for part in numbers]
-        elif plan.secure.one_draw and isinstance(
-            mechanism, dp.DistributedDiscreteGaussian | dp.DistributedSkellam
-        ):
-            total += mechanism.one_draw(entropy.keystream("sum of noise", number), survivors).view(np.uint64)
-        return total & np.uint64((1 << plan.modulus_bits) - 1), survivors, revealed, 0
+        parts = (part for _, part in self._calls("add", there, lambda own: (own,)))
+        return (*order.plan.unmasked_sum(parts, number=order.number, entropy=order.entropy), 0)
 
     def _open(self) -> secagg.IdentityRoster | None:
         """Tell every worker of the round; against a malicious server, make the roster that clients trust."""

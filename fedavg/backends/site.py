@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 
 import dp
 import secagg
-from fedavg.aggregation import AggregationPlan
+from fedavg.aggregation import AggregationPlan, UnmaskedPart
 from fedavg.client_work import Population, Work
 from fedavg.entropy import RunEntropy
 from fedavg.errors import FedAvgError
 
-__all__ = ["IdealPart", "Order", "Reply", "Site", "serve"]
+__all__ = ["Order", "Reply", "Site", "serve"]
 
 Messages = Sequence[tuple[int, bytes]]
 _RSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10
@@ -51,14 +51,6 @@ class Order:
     entropy: RunEntropy
     kind: type[Work]
     terms: tuple[Any, ...]
-
-
-class IdealPart(NamedTuple):
-    """A worker's part of a sum without masks: modulo 2^64, how many clients are in it, their noise seeds by part."""
-
-    total: NDArray[np.uint64]
-    clients: int
-    seeds: list[list[bytes]]
 
 
 class Reply(NamedTuple):
@@ -211,23 +203,18 @@ class Site:
             partial.add(part)
         return partial.encode()
 
-    def add(self, clients: Sequence[int]) -> IdealPart:
+    def add(self, clients: Sequence[int]) -> UnmaskedPart:
         """The same sum without masks."""
-        plan, entropy, number = self._order.plan, self._order.entropy, self._order.number
-        mechanism, seeds = plan.mechanism, []
-        total = np.zeros(plan.encoding.dimension, np.uint64)
-        for client in clients:
-            own: list[bytes] = []
-            if isinstance(mechanism, dp.RemovableDiscreteGaussian):
-                own = [entropy.secret("seed", number, client, part + 1) for part in range(mechanism.seeds)]
-            total += self._encoded(client, own)
-            seeds.append(own)
-        return IdealPart(total, len(clients), seeds)
+        order = self._order
+        return order.plan.unmasked_part(self._values, clients, number=order.number, entropy=order.entropy)
+
+    def _values(self, client: int) -> Mapping[str, NDArray[Any]]:
+        return self._work[client % self._count](client)
 
     def _encoded(self, client: int, seeds: Sequence[bytes]) -> NDArray[Any]:
         order = self._order
         keystream = order.entropy.keystream("noise", order.number, client)
-        return order.plan.encode(self._work[client % self._count](client), keystream, seeds)
+        return order.plan.encode(self._values(client), keystream, seeds)
 
     def _note(self, client_id: Any, cause: str) -> None:
         if self._log is None:
