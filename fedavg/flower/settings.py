@@ -19,11 +19,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import dp
 import secagg
@@ -166,20 +168,36 @@ class PrivateRounds:
         carriers = dp.PaddedPoisson(population=self.nodes, expected=expected)
         return carriers if self.coin == 1 else dp.SelfSampling(carriers, coin=self.coin)
 
-    def noise_multiplier(self, folder: Path | None = None) -> float:
-        """The calibrated noise multiplier, rounded up; kept in `folder`, because a node asks in every stage."""
+    def noise_multiplier(
+        self,
+        folder: Path | None = None,
+        *,
+        event: Callable[[float], Any] | None = None,
+        form: str = "",
+    ) -> float:
+        """The calibrated noise multiplier, rounded up; kept in `folder`, because a node asks in every stage.
+
+        Args:
+            folder: where it is kept.
+            event: what a round costs, where that depends on the vector's form.
+            form: everything else that `event` depends on.
+        """
         privacy = self.privacy
         if privacy.readers_epsilon is None and privacy.server_epsilon is None and privacy.noise_multiplier:
             return privacy.noise_multiplier
-        question = hashlib.sha256(
-            repr((self.privacy, self.sampler.describe(), self.rounds)).encode()
-        ).hexdigest()
+        facts = (self.privacy, self.sampler.describe(), self.rounds, form)
+        question = hashlib.sha256(repr(facts).encode()).hexdigest()
         kept = None if folder is None else folder / f"{_NOISE_FILE}-{question[:16]}"
-        if kept is not None and kept.exists():
-            return float(kept.read_text())
-        answer = math.ceil(dp.calibrate(privacy, self.sampler, rounds=self.rounds) * _GRID) / _GRID
+        known = None if kept is None else _number_in(kept)
+        if known is not None:
+            return known
+        answer = (
+            math.ceil(dp.calibrate(privacy, self.sampler, rounds=self.rounds, event=event) * _GRID) / _GRID
+        )
         if kept is not None:
-            kept.write_text(repr(answer))
+            beside = kept.with_name(f".{kept.name}-{os.getpid()}")
+            beside.write_text(repr(answer))
+            beside.replace(kept)  # Whole or not at all: another process may be reading.
         return answer
 
     def plan(self, spec: TreeSpec, folder: Path | None = None) -> RoundPlan:
@@ -193,14 +211,31 @@ class PrivateRounds:
             ParameterError, dp.ParameterError, secagg.ParameterError: settings that cannot keep the promise.
         """
         layout = Layout(spec, dict(self.metrics), self.privacy, self.sampler.expected)
-        noise_multiplier = self.noise_multiplier(folder)
-        aggregation = AggregationPlan.choose(
-            layout.blocks(noise_multiplier),
-            cohort=self.sampler.cohort_size,
-            privacy=self.privacy,
-            noise_multiplier=noise_multiplier,
-            secure=self.secure,
-            task=self.task,
-            rotation_key=hashlib.sha256(f"veilsum flower rotation {self.task}".encode()).digest(),
-        )
-        return RoundPlan(self, layout, aggregation)
+
+        def rounds_with(noise_multiplier: float) -> AggregationPlan:
+            return AggregationPlan.choose(
+                layout.blocks(noise_multiplier),
+                cohort=self.sampler.cohort_size,
+                privacy=self.privacy,
+                noise_multiplier=noise_multiplier,
+                secure=self.secure,
+                task=self.task,
+                rotation_key=hashlib.sha256(f"veilsum flower rotation {self.task}".encode()).digest(),
+            )
+
+        if (
+            self.privacy.mechanism == "skellam"
+        ):  # Gaussians cost the same whatever the vector's form, it does not.
+            form = repr((spec.describe(), sorted(self.metrics.items()), self.secure))
+            noise = self.noise_multiplier(folder, event=lambda z: rounds_with(z).mechanism.event, form=form)
+        else:
+            noise = self.noise_multiplier(folder)
+        return RoundPlan(self, layout, rounds_with(noise))
+
+
+def _number_in(path: Path) -> float | None:
+    """The number in a file; None where there is none, or a crash left none in it."""
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -97,8 +97,21 @@ def test_the_calibrated_noise_is_kept_in_the_folder_and_rounded_up(tmp_path):
     [kept] = tmp_path.glob("noise-multiplier-*")
     kept.write_text("12.5")
     assert settings.noise_multiplier(tmp_path) == 12.5
+    kept.write_text("")  # What a power cut leaves of a file.
+    assert settings.noise_multiplier(tmp_path) == first
+    kept.write_text("12.5")
     other = dataclasses.replace(settings, rounds=30)
     assert first < other.noise_multiplier(tmp_path) != 12.5
+
+
+@pytest.mark.parametrize("mechanism", ["discrete_gaussian", "skellam"])
+def test_the_planned_rounds_keep_the_budget_whichever_the_mechanism(mechanism):
+    """A node pins the noise, and nothing else of a budget: there is to be enough of it."""
+    privacy = dp.Privacy(server_epsilon=4.0, delta=1e-5, l2_clip_norm=1.0, mechanism=mechanism)
+    settings = rounds(50, privacy=privacy, rounds=20)
+    mechanism = settings.plan(TreeSpec.of({"w": np.zeros(1000, np.float32)})).aggregation.mechanism
+    spent = dp.RunAccountant(mechanism, settings.sampler, privacy, 20).epsilons(20).server
+    assert 3.98 < spent <= 4.0
 
 
 @pytest.mark.parametrize(
