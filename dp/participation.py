@@ -130,11 +130,11 @@ class ParticipationCounts:
         )
         with self._explained(), self._writing():
             self._count_claim()
-            for position, client in zip(positions, clients, strict=True):
-                if most is not None and self._stored(client) >= most:
-                    contributes[position] = False
-                else:
-                    self._connection.execute(raised, (client,))
+            if most is not None:
+                spent = [self._stored(client) >= most for client in clients]
+                contributes[positions] = np.logical_not(spent)
+                clients = [client for client, over in zip(clients, spent, strict=True) if not over]
+            self._connection.executemany(raised, [(client,) for client in clients])
         return Draw(draw.invited, contributes)
 
     def _count_claim(self) -> None:
@@ -246,7 +246,7 @@ def _id_bytes(client_id: Any) -> bytes:
         return b"text:" + client_id.encode()
     if isinstance(client_id, bytes):
         return b"bytes:" + client_id
-    if isinstance(client_id, Integral) and not isinstance(client_id, bool):
+    if type(client_id) is int or (isinstance(client_id, Integral) and not isinstance(client_id, bool)):
         return b"number:" + str(int(client_id)).encode()
     raise ParameterError(
         f"A client's id is of type {type(client_id).__name__}; use strings, bytes or whole numbers."
