@@ -27,6 +27,13 @@ class Graph(StrEnum):
     complete = "complete"
 
 
+class Adversary(StrEnum):
+    """What the server is assumed to be at worst."""
+
+    semi_honest = "semi_honest"
+    malicious = "malicious"
+
+
 @bench.callback()
 def _group() -> None:
     """Measure on this machine."""
@@ -43,6 +50,10 @@ def secagg(
     threshold: Annotated[int | None, typer.Option(help="Shares that unmask.")] = None,
     modulus_bits: Annotated[int | None, typer.Option(help="Of the sum; the fewest by default.")] = None,
     dropout: Annotated[float, typer.Option(help="Share that leaves after sharing its keys.")] = 0.0,
+    adversary: Annotated[
+        Adversary,
+        typer.Option(help="malicious adds a stage, signatures and tags; runs then take the complete graph."),
+    ] = Adversary.semi_honest,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Run one round, every message real, and compare its CPU time with the keystream it needs."""
@@ -57,6 +68,7 @@ def secagg(
         threshold=threshold,
         modulus_bits=modulus_bits,
         dropout=dropout,
+        adversary=adversary.value,
     )
     screen.facts(_in_words(figures))
     screen.result(figures)
@@ -65,7 +77,8 @@ def secagg(
 def _in_words(figures: dict[str, Any]) -> dict[str, str]:
     return {
         "round": f"{figures['clients']:,} clients, {figures['length']:,} values of 16 bits, {figures['graph']} graph,"
-        f" {figures['neighbours']} neighbours, threshold {figures['threshold']}, {figures['survivors']:,} in the sum",
+        f" {figures['neighbours']} neighbours, threshold {figures['threshold']}, {figures['survivors']:,} in the sum,"
+        f" against a {figures['adversary'].replace('_', '-')} server",
         "a client's CPU": f"{figures['client_cpu_s']:.3g} s, {figures['client_ratio']:.2f} times its keystream",
         "the server's CPU": f"{figures['server_cpu_s']:.3g} s, {figures['server_ratio']:.2f} times its keystream",
         "a client sends": f"{bytes_text(figures['client_bytes_up'])}, {figures['expansion']:.2f} times its values",

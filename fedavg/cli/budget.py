@@ -6,6 +6,7 @@ import typer
 
 from fedavg.cli.ledger import export_command, merge_command, show_command, verify_command
 from fedavg.cli.plan_command import plan_command
+from fedavg.cli.share import share_command
 
 __all__ = ["budget"]
 
@@ -15,6 +16,7 @@ budget = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 budget.command("plan")(plan_command)
+budget.command("share")(share_command)
 budget.command("show")(show_command)
 budget.command("verify")(verify_command)
 budget.command("export")(export_command)

@@ -42,6 +42,10 @@ def run(settings: Settings, screen: Screen) -> dict[str, Any]:
     """
     seed = settings.simulation_seed
     entropy = fedavg.RunEntropy() if seed is None else fedavg.RunEntropy.seeded(seed)
+    if settings.ledger is not None and not Path(settings.ledger).exists():
+        raise fedavg.ParameterError(
+            f"there is no ledger {settings.ledger}; make one with veilsum budget share"
+        )
     data = _load(settings, screen)
     folder = _folder(settings, data.name, screen)
     setup = Setup(settings, data)
@@ -128,6 +132,8 @@ def _train(setup: Setup, folder: Path, entropy: fedavg.RunEntropy, screen: Scree
             folder=folder,
             resume=settings.resume,
             record=record,
+            ledger=settings.ledger,
+            backend=settings.backend,
         )
 
 
@@ -137,7 +143,7 @@ def _recording(settings: Settings, arguments: Mapping[str, Any]) -> Iterator[Rec
     if settings.record is None:
         yield None
         return
-    names = ("step", "clients", "weights", "rounds", "cohort_size", "privacy", "secure", "metrics")
+    names = ("step", "clients", "weights", "rounds", "cohort_size", "privacy", "secure", "metrics", "task")
     plan = fedavg.Federation(**{name: arguments[name] for name in names}).plan
     with Recorder(settings.record, plan, resume=settings.resume) as recorder:
         yield recorder
@@ -221,6 +227,9 @@ def _show(
             "clip": f"{settings.clip:g} (l2 norm of a client's update)",
             "population": f"{figures['population']:,} clients, {result.sampler.expected:g} drawn a round on average",
             "cohort": f"{figures['cohort']:,} invited in every round, at least {figures['min_survivors']:,} in the sum",
+            "server": "assumed to follow the protocol"
+            if settings.adversary == "semi_honest"
+            else "assumed to be malicious: signed keys, complete graph, clients agree who is in the sum",
             "ring": f"{result.plan.modulus_bits} bits",
             "up per client": f"{bytes_text(figures['bytes_up_per_client'])} a round",
         }

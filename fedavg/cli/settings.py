@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ PRESETS: Mapping[str, Preset] = {
     "har": Preset(population=400, cohort=80, rounds=30, examples_per_client=20),
     "digits": Preset(population=280, cohort=70, rounds=30, examples_per_client=5),
 }
+_PATHS = {"output", "record", "ledger"}
 _NOISE_MULTIPLIER = 1.5  # Where neither an epsilon nor a multiplier is asked for.
 
 
@@ -77,6 +78,10 @@ class Settings:
     fresh: bool
     fallback: bool
     as_json: bool
+    adversary: Literal["semi_honest", "malicious"] = "semi_honest"
+    backend: str = "local"
+    ledger: Path | None = None
+    task: str = "fedavg"
 
     def preset(self, name: str, dataset: str) -> int:
         """A size as asked for, or as the data set's preset has it."""
@@ -110,6 +115,18 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class _Dealt:
+    """From a client to its examples; can be taken to other processes."""
+
+    features: NDArray[Any]
+    labels: NDArray[Any]
+    rows: NDArray[np.int64]
+
+    def __call__(self, client: int) -> Examples:
+        return self.features[self.rows[client]], self.labels[self.rows[client]]
+
+
+@dataclass(frozen=True)
 class Setup:
     """A run's model, clients and arguments, as settings and data give them.
 
@@ -140,10 +157,7 @@ class Setup:
         """The population, examples dealt out to it."""
         dealt = self._deal(self.data.train_y, self.settings.preset("population", self.data.name))
 
-        def examples(client: int) -> Examples:
-            return self.data.train_x[dealt[client]], self.data.train_y[dealt[client]]
-
-        return fedavg.ClientData(range(len(dealt)), examples)
+        return fedavg.ClientData(range(len(dealt)), _Dealt(self.data.train_x, self.data.train_y, dealt))
 
     def strangers(self) -> list[Examples]:
         """Clients made of test examples, dealt out in the same way: nobody of them is in the population."""
@@ -163,11 +177,13 @@ class Setup:
             "secure": fedavg.SecureAggregation(
                 dropout=settings.tolerance,
                 corruption=settings.corruption,
+                adversary=settings.adversary,
                 modulus_bits=settings.modulus_bits,
             ),
             "server_optimizer": fedavg.sgd(momentum=settings.server_momentum),
             "metrics": METRICS,
             "simulated_dropout": settings.dropout,
+            "task": settings.task,
         }
 
     def command(self) -> str:
@@ -182,6 +198,9 @@ class Setup:
             "noise_multiplier": settings.privacy(name).noise_multiplier,
         }
         skipped = {"dataset", "record", "output", "resume", "fresh", "fallback", "as_json"}
+        skipped |= {"backend", "ledger", "task"}  # These change where a run is, not what it is.
+        if settings.adversary == "semi_honest":
+            skipped.add("adversary")
         options = {**{k: v for k, v in asdict(settings).items() if k not in skipped}, **options}
         given = [f"--{k.replace('_', '-')} {v}" for k, v in options.items() if v is not None]
         return " ".join(["veilsum simulate", name, *given])
@@ -202,7 +221,7 @@ def keep(settings: Settings, dataset: str, folder: Path) -> None:
     if path.exists():
         return
     content = {**asdict(settings), "dataset": dataset}
-    for name in ("output", "record"):
+    for name in _PATHS:
         content[name] = None if content[name] is None else str(content[name])
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -216,7 +235,7 @@ def kept(folder: Path) -> Settings:
     path = _place(folder)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("output", "record"):
+        for name in _PATHS & content.keys():
             content[name] = None if content[name] is None else Path(content[name])
         return Settings(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,21 @@ _Privacy = partial(typer.Option, rich_help_panel="Privacy")
 _Secure = partial(typer.Option, rich_help_panel="Secure aggregation")
 _Run = partial(typer.Option, rich_help_panel="Run")
 _INTERRUPTED = 130
+
+
+class Adversary(StrEnum):
+    """What the server is assumed to be at worst."""
+
+    semi_honest = "semi_honest"
+    malicious = "malicious"
+
+
+class Where(StrEnum):
+    """Where simulated clients are played."""
+
+    local = "local"
+    processes = "processes"
+    ray = "ray"
 
 
 def simulate(
@@ -58,9 +74,20 @@ def simulate(
     dropout: Annotated[float, _Secure(help="Share of the cohort that drops out of each round.")] = 0.05,
     tolerance: Annotated[float, _Secure(help="Share that may drop out before a round is given up.")] = 0.1,
     corruption: Annotated[float, _Secure(help="Share that may collude with the server.")] = 0.1,
+    adversary: Annotated[
+        Adversary,
+        _Secure(help="semi_honest: a server that follows the protocol; malicious: one that may not."),
+    ] = Adversary.semi_honest,
     modulus_bits: Annotated[
         int | None, _Secure(help="Bits of the ring; the fewest that hold the sum by default.")
     ] = None,
+    backend: Annotated[
+        Where, _Run(help="Play the clients in this process, in one per processor, or on Ray.")
+    ] = Where.local,
+    ledger: Annotated[
+        Path | None, _Run(help="Charge the run to this shared ledger, made by budget share.")
+    ] = None,
+    task: Annotated[str, _Run(help="Name of the run; runs on one ledger need different ones.")] = "fedavg",
     simulation_seed: Annotated[
         int | None, _Run(help="Repeat a run exactly; a seeded run promises nothing.")
     ] = None,

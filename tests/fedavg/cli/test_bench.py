@@ -26,3 +26,13 @@ def test_settings_no_round_can_have_are_one_sentence(veilsum):
     ran = veilsum("bench", "secagg", "--clients", 20, "--length", 500, "--modulus-bits", 5)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("veilsum: 5 modulus bits")
+
+
+def test_a_round_against_a_malicious_server_costs_more(veilsum):
+    sent = {}
+    for adversary in ("semi_honest", "malicious"):
+        ran = veilsum("bench", "secagg", "--clients", 12, "--length", 100, "--adversary", adversary, "--json")
+        figures = json.loads(ran.out)
+        assert (figures["adversary"], figures["max_abs_error"]) == (adversary, 0)
+        sent[adversary] = figures["client_bytes_up"]
+    assert sent["malicious"] > sent["semi_honest"]

@@ -116,6 +116,92 @@ def test_a_shared_ledger_says_that_the_budget_is_the_promise(veilsum, tmp_path):
     assert "what is guaranteed is the budget" in " ".join(veilsum("budget", "show", path).out.split())
 
 
+@pytest.fixture
+def shared(veilsum, tmp_path):
+    """A shared ledger as the command makes it; two runs have joined, a round of the second is refunded."""
+    path = tmp_path / "ledger.sqlite"
+    options = ("--delta", 1e-5, "--epsilon-readers", 4, "--epsilon-server", 20)
+    assert veilsum("budget", "share", path, *options).code == 0
+    for name in ("first", "second"):
+        filled(path, rounds=2, run=name)
+    ledger = dp.Ledger.attach(path, accountant=accountant(), run={"task": "second"})
+    ledger.refund(ledger.reserve(timestamp=1020.0), reason="too few", timestamp=1021.0)
+    return path
+
+
+def test_a_shared_ledger_is_shown_verified_and_exported(veilsum, shared):
+    content = shown(veilsum, shared, "--rounds")
+    assert [run["charged"] for run in content["runs"]] == [2, 2]
+    assert [(one["run"], one["state"]) for one in content["rounds"]] == [
+        (1, "settled"), (1, "settled"), (2, "settled"), (2, "settled"), (2, "refunded"),
+    ]  # fmt: skip
+    ran = veilsum("budget", "verify", shared, "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert (found["charged"], found["refunded"], found["runs"]) == (4, 1, 2)
+    assert 0 < found["epsilon"]["readers"] < 4
+    assert found["recomputed"]["server"] == pytest.approx(found["epsilon"]["server"], rel=1e-3)
+    exported = json.loads(veilsum("budget", "export", shared).out)
+    assert [row["kind"] for row in exported["rows"]].count("run") == 2
+    assert exported["rows"][0]["body"]["budget"]["readers"]["epsilon"] == 4.0
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(exported, json.loads(SCHEMA.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("edit", "row"),
+    [
+        ("UPDATE row SET body = replace(body, 'epsilon\":4.0', 'epsilon\":9.0') WHERE sequence = 0", "0"),
+        ("DELETE FROM row WHERE sequence = 3", "3"),
+        ("UPDATE row SET run = 1 WHERE sequence = 7", "7"),
+    ],
+)
+def test_a_shared_ledger_that_was_tampered_with_is_named_too(veilsum, shared, edit, row):
+    tampered(shared, edit)
+    ran = veilsum("budget", "verify", shared)
+    assert ran.code == 1
+    assert f"row {row} " in ran.err.lower()
+
+
+def test_a_shared_budget_that_knows_its_rounds_keeps_more_of_them(veilsum, tmp_path):
+    """The same promise, spent by the same rounds: fewer fit where the filter was not told of them."""
+    rounds = ("--population", 3000, "--cohort", 300, "--rounds", 400, "--noise-multiplier", 1.5)
+    fit = []
+    for name, expected in (("told", rounds), ("not told", ())):
+        ran = veilsum(
+            "budget", "share", tmp_path / name, "--delta", 1e-5, "--epsilon-readers", 2, *expected, "--json"
+        )
+        assert json.loads(ran.out)["budget"]["readers"]["epsilon"] == 2.0
+        filled(tmp_path / name, rounds=1, noise_multiplier=1.5)
+        fit.append(outlook(dp.spending(tmp_path / name), 1).rounds_left)
+    assert fit[0] > fit[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "No budget was given"),
+        (("--epsilon-readers", 4, "--cohort", 300), "--population, --rounds, --noise-multiplier is not given"),
+        (("--epsilon-server", 4, "--cohort", 3, "--population", 30, "--rounds", 2, "--noise-multiplier", 1),
+         "without --epsilon-readers"),
+        (("--epsilon-readers", 4, "--cohort", 30, "--population", 3, "--rounds", 2, "--noise-multiplier", 1),
+         "no rounds"),
+    ],
+)  # fmt: skip
+def test_a_budget_that_cannot_be_shared_is_one_sentence(veilsum, tmp_path, options, says):
+    ran = veilsum("budget", "share", tmp_path / "l", "--delta", 1e-5, *options)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert says in ran.err
+    assert not (tmp_path / "l").exists()
+
+
+def test_a_promise_that_was_made_is_not_made_anew(veilsum, shared):
+    before = shared.read_bytes()
+    ran = veilsum("budget", "share", shared, "--delta", 1e-5, "--epsilon-readers", 9)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert shared.read_bytes() == before
+
+
 def test_verify_recomputes_and_says_so(veilsum, path):
     ran = veilsum("budget", "verify", path, "--json")
     assert ran.code == 0, ran.err
