@@ -59,7 +59,15 @@ class RoundPlan:
             number: the round's number, from the server's ledger.
             model_hash: 32 bytes naming the broadcast model and its configuration.
             identities: malicious mode: the trusted roster.
+
+        Raises:
+            ParameterError: the roster holds more nodes than are planned: the server would choose who meets whom.
         """
+        if identities is not None and len(identities) > self.settings.nodes:
+            raise ParameterError(
+                f"the roster holds {len(identities)} nodes and {self.settings.nodes} are planned; a server that chooses"
+                " among them could surround one with those that collude: plan for the whole roster"
+            )
         parameters = self.aggregation.protocol(number, model_hash, identities)
         return replace(parameters, application=self._application())
 

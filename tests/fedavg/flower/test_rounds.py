@@ -69,6 +69,19 @@ def test_a_roster_is_needed_against_a_malicious_server_and_refused_otherwise(tmp
         PrivateStrategy(FedAvg(), rounds(4), folder=tmp_path, roster=tmp_path / "roster.json")
 
 
+def test_a_roster_of_more_nodes_than_planned_is_refused_by_both_sides(tmp_path):
+    """From it the server could choose a cohort: one node among those that collude with it."""
+    settings = rounds(6, adversary="malicious")
+    grid = network(tmp_path, settings)
+    fewer = rounds(4, adversary="malicious")
+    with pytest.raises(ParameterError, match="the roster holds 6 nodes and 4 are planned"):
+        run(tmp_path, fewer, grid)
+    fewer.write(tmp_path / "nodes" / "node-000" / "rounds.json")
+    with pytest.raises(RoundAborted, match="5 advertised clients remain"):
+        run(tmp_path, settings, grid)
+    assert "the roster holds 6 nodes" in grid.seen[0][2].error.reason
+
+
 def test_nothing_but_protocol_bytes_leaves_a_node(tmp_path):
     settings = rounds(4)
     grid = network(tmp_path, settings)
