@@ -174,3 +174,56 @@ def test_without_the_report_extra_the_run_goes_on_and_says_so(veilsum, monkeypat
     ran = veilsum(*SMALL, "--rounds", 1, "--json")
     assert figures(ran)["report"] is None
     assert "pip install 'veilsum[report]'" in " ".join(ran.err.split())
+
+
+@pytest.mark.parametrize(("adversary", "stages"), [("semi_honest", 4), ("malicious", 5)])
+def test_either_adversary_can_be_asked_for_on_several_processes_too(veilsum, tmp_path, adversary, stages):
+    """The same numbers from processes as from one; and the transcript of either is read to the last byte."""
+    settings = (*SMALL, "--rounds", 1, "--adversary", adversary, "--simulation-seed", 7, "--json")
+    ours = {}
+    for backend in ("local", "processes"):
+        record = ("--record", tmp_path / f"{backend}.t", "--output", tmp_path / backend)
+        ours[backend] = figures(veilsum(*settings, "--backend", backend, *record))
+        audit = json.loads(veilsum("audit", "transcript", tmp_path / f"{backend}.t", "--json").out)
+        assert audit["clean"] or not audit["problems"]
+        assert audit["bytes"]["unexplained"] == 0
+        assert len(audit["messages"].keys() - {"identity"}) == stages
+        kept = json.loads((tmp_path / backend / "operator" / "settings.json").read_text())
+        assert (kept["adversary"], kept["backend"]) == (adversary, backend)
+    paths = {"ledger", "report"}
+    assert {k: v for k, v in ours["local"].items() if k not in paths} == {
+        k: v for k, v in ours["processes"].items() if k not in paths
+    }
+    words = (tmp_path / "local" / "public" / "report.html").read_text()
+    assert ("--adversary malicious" in words) == (adversary == "malicious")
+
+
+def test_runs_spend_one_budget_from_a_shared_ledger(veilsum, tmp_path):
+    ledger = tmp_path / "shared"
+    assert (
+        veilsum(
+            "budget", "share", ledger, "--delta", 1e-5, "--epsilon-readers", 2.2, "--epsilon-server", 20
+        ).code
+        == 0
+    )
+    settings = (*SMALL, "--ledger", ledger, "--json")
+    first = figures(veilsum(*settings, "--task", "first", "--output", tmp_path / "a"))
+    assert first["epsilon"] == {"readers": 2.2, "server": 20.0}
+    assert (first["ledger"], first["rounds"]) == (str(ledger), 2)
+    assert not (tmp_path / "a" / "operator" / "ledger.sqlite").exists()
+    second = veilsum(*settings, "--rounds", 30, "--task", "second", "--output", tmp_path / "b")
+    done = figures(second)["rounds"]
+    assert 0 < done < 30
+    assert f"stopped after {done} rounds" in second.err
+    spent = dp.spending(ledger)
+    assert [run.run["task"] for run in spent.runs] == ["first", "second"]
+    assert [run.charged for run in spent.runs] == [2, done]
+    assert spent.spent.readers <= 2.2
+    assert dp.verify(ledger).findings == ()
+
+
+def test_a_shared_ledger_that_is_not_there_is_one_sentence(veilsum, tmp_path):
+    ran = veilsum(*SMALL, "--ledger", tmp_path / "nowhere")
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert "budget share" in ran.err
+    assert not (tmp_path / "nowhere").exists()
