@@ -178,11 +178,8 @@ class ClientStage:
         """The blocks of the client at a position, before they are clipped."""
         if not self.contributes[position]:
             return self.zeros
-        blocks: dict[str, _Vector] = {}
         try:
-            for packing, inputs in zip(self._packings, self.inputs(position), strict=True):
-                if inputs is not None:
-                    blocks.update(packing(*inputs))
+            return self._blocks(position)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001
@@ -191,24 +188,56 @@ class ClientStage:
             words = f": {error}" if isinstance(error, StepError) else ""
             self.log(self.clients.id_of(position), type(error).__name__ + words)
             return self.zeros
-        return blocks if len(blocks) == len(self.zeros) else {**self.zeros, **blocks}
 
-    def inputs(self, position: int) -> list[Sequence[Any] | None]:
+    @cached_property
+    def _blocks(self) -> Callable[[int], Mapping[str, _Vector]]:
+        """From a position to that client's blocks; raises whatever goes wrong there."""
+        values_of, (_, _, ends), zeros = self._values, self._steps, self.zeros
+        packings = [_packing(aggregation) for aggregation in self.stage]
+        if len(packings) == len(ends[0]) == 1 and not self._filtered:
+            (pack,), ((end,),) = packings, ends
+
+            def block(position: int) -> Mapping[str, _Vector]:
+                found: Mapping[str, _Vector] = pack(values_of(position)[end])
+                return found if len(found) == len(zeros) else {**zeros, **found}
+
+            return block
+
+        def blocks(position: int) -> Mapping[str, _Vector]:
+            found = dict(zeros)
+            for packing, given in zip(packings, self.inputs(position), strict=True):
+                if given is not None:
+                    found.update(packing(*given))
+            return found
+
+        return blocks
+
+    def inputs(self, position: int) -> list[list[Any] | None]:
         """What the client gives to each aggregation; None where a filter left it out.
 
         Raises:
             StepError: something of the client's failed.
         """
-        steps, slots, ends = self._steps
-        values = slots.copy()
-        for slot in self._shared:  # Its own copies: what one client writes into them no other must read.
-            values[slot] = copied(values[slot])
-        for slot, operation in steps:
-            values[slot] = operation(position, values)
+        values, (_, _, ends) = self._values(position), self._steps
         given = [[values[i] for i in end] for end in ends]
-        if not self._filtered:
-            return given  # type: ignore[return-value]
-        return [None if any(value is _ABSENT for value in inputs) else inputs for inputs in given]
+        return [None if any(value is _ABSENT for value in own) else own for own in given]
+
+    @cached_property
+    def _values(self) -> Callable[[int], list[Any]]:
+        """From a position to the values of all slots at that client."""
+        steps, slots, _ = self._steps
+        # Every client has its own copies: what one writes into them no other must read.
+        shared = [slot for slot, node in enumerate(self._nodes) if node in self._public]
+
+        def values_of(position: int) -> list[Any]:
+            values = slots.copy()
+            for slot in shared:
+                values[slot] = copied(values[slot])
+            for slot, operation in steps:
+                values[slot] = operation(position, values)
+            return values
+
+        return values_of
 
     @cached_property
     def _public(self) -> Mapping[Node, Any]:
@@ -222,14 +251,6 @@ class ClientStage:
     @cached_property
     def _filtered(self) -> bool:
         return any(node.op == "filter" for node in self._nodes)
-
-    @cached_property
-    def _shared(self) -> list[int]:
-        return [slot for slot, node in enumerate(self._nodes) if node in self._public]
-
-    @cached_property
-    def _packings(self) -> list[_Operation]:
-        return [_packing(aggregation) for aggregation in self.stage]
 
     @cached_property
     def _steps(self) -> tuple[list[tuple[int, _Operation]], list[Any], list[list[int]]]:
@@ -303,10 +324,10 @@ def _until(roots: Sequence[Node], known: Container[Node]) -> list[Node]:
 
 
 def _fetch(data: ClientData, node: Node) -> _Operation:
-    check = checker(node.type.member)
+    check, ids, for_client = checker(node.type.member), data.client_ids, data.for_client
 
     def fetch(position: int, _: list[Any]) -> Any:
-        return check(data.for_client(data.client_ids[position]))
+        return check(for_client(ids[position]))
 
     return fetch
 
