@@ -309,6 +309,11 @@ def test_why_a_client_failed_stays_with_its_worker(tmp_path):
     assert {line["round"] for line in lines} == {1, 2}
 
 
+def test_what_overflows_at_a_client_is_said_to_nobody():
+    reply = serve(lambda: np.exp(np.float64(1e4)))
+    assert (reply.failure, reply.value) == (None, np.inf)
+
+
 def test_the_words_of_an_unforeseen_error_stay_with_its_worker(monkeypatch, caplog):
     """A fault of the worker itself: its clients drop out, the operator hears which kind of error it was."""
 
