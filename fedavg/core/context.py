@@ -39,8 +39,9 @@ from fedavg.core.errors import ExecutionError
 from fedavg.core.graph import Node, listing, upstream
 from fedavg.core.local import checker
 from fedavg.core.plan import PrivacyReport, Stage, stages_of
-from fedavg.core.program import Arguments, ClientStage, ServerState, copied, digest, exact_sums, released
+from fedavg.core.program import Arguments, ClientStage, ServerState, exact_sums, released
 from fedavg.core.promise import Bound, Promise
+from fedavg.core.values import copied, digest
 from fedavg.entropy import RunEntropy
 from fedavg.errors import StepError
 from fedavg.paid_round import paid_round

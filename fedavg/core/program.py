@@ -7,15 +7,12 @@ of another shape than its type or that is not finite, all give zeros (rule 3).
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite, prod, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedavg.client_data import ClientData
 from fedavg.client_work import ClientLog
@@ -27,28 +24,16 @@ from fedavg.core.types import (
     StructType,
     TensorType,
     Type,
-    WithinType,
     size,
     struct_of,
     unbounded,
 )
+from fedavg.core.values import Vector, clipped, copied, finite, flat, flatten, unflatten
 from fedavg.errors import StepError
 
-__all__ = [
-    "Arguments",
-    "ClientStage",
-    "ServerState",
-    "copied",
-    "digest",
-    "exact_sums",
-    "flatten",
-    "released",
-    "unflatten",
-]
+__all__ = ["Arguments", "ClientStage", "ServerState", "exact_sums", "released"]
 
 _ABSENT = object()
-_FLOAT = np.dtype(np.float64)
-_Vector = NDArray[np.float64]
 _Operation = Callable[..., Any]
 
 
@@ -119,7 +104,7 @@ class ClientStage:
     number: int
     clients: Arguments
     told: Mapping[int, Any]
-    zeros: Mapping[str, _Vector] = field(repr=False)
+    zeros: Mapping[str, Vector] = field(repr=False)
     contributes: Mapping[int, bool] = field(repr=False)
     log: ClientLog = field(repr=False)
 
@@ -131,7 +116,7 @@ class ClientStage:
         state: ServerState,
         clients: Arguments,
         *,
-        zeros: Mapping[str, _Vector],
+        zeros: Mapping[str, Vector],
         contributes: Mapping[int, bool],
         log: ClientLog,
     ) -> ClientStage:
@@ -174,7 +159,7 @@ class ClientStage:
         """What is summed."""
         return self.program[self.number]
 
-    def __call__(self, position: int) -> Mapping[str, _Vector]:
+    def __call__(self, position: int) -> Mapping[str, Vector]:
         """The blocks of the client at a position, before they are clipped."""
         if not self.contributes[position]:
             return self.zeros
@@ -190,20 +175,20 @@ class ClientStage:
             return self.zeros
 
     @cached_property
-    def _blocks(self) -> Callable[[int], Mapping[str, _Vector]]:
+    def _blocks(self) -> Callable[[int], Mapping[str, Vector]]:
         """From a position to that client's blocks; raises whatever goes wrong there."""
         values_of, (_, _, ends), zeros = self._values, self._steps, self.zeros
         packings = [_packing(aggregation) for aggregation in self.stage]
         if len(packings) == len(ends[0]) == 1 and not self._filtered:
             (pack,), ((end,),) = packings, ends
 
-            def block(position: int) -> Mapping[str, _Vector]:
-                found: Mapping[str, _Vector] = pack(values_of(position)[end])
+            def block(position: int) -> Mapping[str, Vector]:
+                found: Mapping[str, Vector] = pack(values_of(position)[end])
                 return found if len(found) == len(zeros) else {**zeros, **found}
 
             return block
 
-        def blocks(position: int) -> Mapping[str, _Vector]:
+        def blocks(position: int) -> Mapping[str, Vector]:
             found = dict(zeros)
             for packing, given in zip(packings, self.inputs(position), strict=True):
                 if given is not None:
@@ -300,11 +285,11 @@ def exact_sums(work: ClientStage, count: int) -> dict[Node, Any]:
     }
 
 
-def _clipped_parts(aggregation: Aggregation, value: Any) -> _Vector:
+def _clipped_parts(aggregation: Aggregation, value: Any) -> Vector:
     vector = flatten(value, aggregation.node.inputs[0].type.member)
     ends = np.cumsum([size(kind) for _, kind in aggregation.parts])[:-1]
     parts = zip(np.split(vector, ends), aggregation.parts, strict=True)
-    return np.concatenate([_clipped(part, kind.l2) for part, (_, kind) in parts])
+    return np.concatenate([clipped(part, kind.l2) for part, (_, kind) in parts])
 
 
 def _inputs(stage: tuple[Aggregation, ...]) -> list[Node]:
@@ -365,7 +350,7 @@ def _operation(node: Node) -> _Operation:
             return lambda value: (list(value.values()) if isinstance(value, Mapping) else value)[node.detail]
         case "clip":
             kind, bound = node.type.member, node.detail
-            return lambda value: unflatten(_clipped(flatten(value, kind), bound), unbounded(kind))
+            return lambda value: unflatten(clipped(flatten(value, kind), bound), unbounded(kind))
         case _:
             return lambda value: value
 
@@ -391,16 +376,16 @@ def _packing(aggregation: Aggregation) -> _Operation:
     if most is not None:
         ((name, part),) = parts
 
-        def weighted(value: Any, weight: Any) -> dict[str, _Vector]:
-            share = min(max(float(_finite(np.asarray(weight, np.float64))) / most, 0.0), 1.0)
-            vector = share * _clipped(flatten(value, kind), part.l2)
+        def weighted(value: Any, weight: Any) -> dict[str, Vector]:
+            share = min(max(float(finite(np.asarray(weight, np.float64))) / most, 0.0), 1.0)
+            vector = share * clipped(flatten(value, kind), part.l2)
             return {name: vector, f"{name} weight": np.array([share * part.l2])}
 
         return weighted
     if len(parts) == 1:
         name = parts[0][0]
         if isinstance(unbounded(kind), TensorType):
-            return lambda value: {name: _finite(_flat(value))}
+            return lambda value: {name: finite(flat(value))}
         return lambda value: {name: flatten(value, kind)}
     ends = np.cumsum([size(part) for _, part in parts])[:-1]
     names = [name for name, _ in parts]
@@ -408,7 +393,7 @@ def _packing(aggregation: Aggregation) -> _Operation:
 
 
 def released(
-    aggregation: Aggregation, sums: Mapping[str, _Vector], *, divisor: float, least: Mapping[str, float]
+    aggregation: Aggregation, sums: Mapping[str, Vector], *, divisor: float, least: Mapping[str, float]
 ) -> Any:
     """An aggregation's value at the server.
 
@@ -426,82 +411,3 @@ def released(
     elif aggregation.node.op == "mean":
         vector = vector / divisor
     return unflatten(vector, aggregation.node.type.member)
-
-
-def flatten(value: Any, kind: Type) -> _Vector:
-    """A value's numbers in one vector.
-
-    Raises:
-        StepError: they are not finite.
-    """
-    arrays = list(_arrays(value, kind))
-    vector = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    return _finite(vector)  # type: ignore[no-any-return]
-
-
-def unflatten(vector: _Vector, kind: Type) -> Any:
-    """The inverse of `flatten`, in the types' own dtypes."""
-    if isinstance(kind, StructType):
-        items, offset = [], 0
-        for _, item in kind.elements:
-            items.append(unflatten(vector[offset : offset + size(item)], item))
-            offset += size(item)
-        return struct_of(kind, items)
-    if isinstance(kind, TensorType):
-        shape = tuple(length or 0 for length in kind.shape)
-        return vector.astype(kind.dtype).reshape(shape)[()] if prod(shape) else np.zeros(shape, kind.dtype)
-    raise StepError(f"a vector has no form of type {kind}")
-
-
-def _arrays(value: Any, kind: Type) -> Iterator[_Vector]:
-    if isinstance(kind, WithinType):
-        kind = kind.member
-    if isinstance(kind, StructType):
-        items = value.values() if isinstance(value, Mapping) else value
-        for item, (_, member) in zip(items, kind.elements, strict=True):
-            yield from _arrays(item, member)
-    else:
-        yield _flat(value)
-
-
-def _clipped(vector: _Vector, bound: float) -> _Vector:
-    norm = sqrt(float(vector @ vector))
-    return vector * (bound / norm) if norm > bound else vector
-
-
-def _flat(value: Any) -> _Vector:
-    if type(value) is np.ndarray and value.ndim == 1 and value.dtype is _FLOAT:
-        return value
-    return np.asarray(value, np.float64).reshape(-1)
-
-
-def _finite(vector: Any) -> Any:
-    # A square that overflows is no infinity of the client's, so then each number is looked at.
-    if not isfinite(vector.dot(vector)) and not np.isfinite(vector).all():
-        raise StepError("a value holds NaN or infinity")
-    return vector
-
-
-def digest(value: Any) -> bytes:
-    """32 bytes that name a nest of values."""
-    state = hashlib.sha256()
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            state.update(digest(name) + digest(item))
-    elif isinstance(value, list | tuple):
-        state.update(b"".join(map(digest, value)))
-    elif isinstance(value, str):
-        state.update(b"text" + value.encode())
-    else:
-        array = np.asarray(value)
-        state.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
-    return state.digest()
-
-
-def copied(value: Any) -> Any:
-    """A value that shares no memory with another."""
-    if isinstance(value, Mapping):
-        return {name: copied(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(copied, value))
-    return value.copy() if isinstance(value, np.ndarray) else value

@@ -28,8 +28,8 @@ from fedavg.core import (
     within,
 )
 from fedavg.core.local import checker, fits
-from fedavg.core.program import flatten, unflatten
 from fedavg.core.types import size, unbounded, zeros
+from fedavg.core.values import flatten, unflatten
 from fedavg.errors import StepError
 
 SHAPES = st.lists(st.integers(1, 3), max_size=2).map(tuple)
