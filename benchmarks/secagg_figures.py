@@ -124,6 +124,7 @@ def expansion(clients, length):
         graph="sparse",
         dropout=0.05,
         corruption=0.05,
+        minimum_survivors=20,  # Only one neighbourhood goes on; the floor changes no message's length.
         task="expansion",
         round=0,
         model_hash=bytes(32),
