@@ -35,7 +35,6 @@ _PLAIN = {
 }  # fmt: skip
 _CONSTANTS = (np.generic, np.dtype, PurePath)
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
-_CAPTURED = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"}
 _REACHING = {
     "globals", "vars", "eval", "exec", "__import__", "setattr", "delattr", "__dict__", "__setattr__", "__globals__",
     "__closure__", "__builtins__", "__self__",
@@ -177,7 +176,9 @@ def _written(code: types.CodeType, outermost: types.CodeType) -> Iterator[str]:
         if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
             before = (s for s in reversed(steps[:position]) if s.opname not in ("LOAD_ATTR", "LOAD_METHOD"))
             root = next(before, step)
-            if root.opname in _CAPTURED:
+            # Whatever an object is called here, it may be one from outside; only a method's own is sure to be its own.
+            own = code.co_argcount > 0 and root.argval == "self" == code.co_varnames[0]
+            if not own:
                 yield f"{root.argval}.{step.argval}"
 
 

@@ -145,7 +145,7 @@ class Context:
                 "no cost can be stated without population and delta; give both, or insecure=True"
             )
         if rounds is None and (
-            ledger is None or noise_multiplier is None or readers_epsilon is server_epsilon
+            ledger is None or noise_multiplier is None or (readers_epsilon is None and server_epsilon is None)
         ):
             raise ExecutionError(
                 "rounds=None asks for a filter, which a ledger keeps: give ledger=, noise_multiplier= and a budget, or"
@@ -282,7 +282,11 @@ class Context:
             value = _filled(computation.result, state)
             paid.settle(survivors=min(survivors), model_hash=digest(value))
         statements = self.promise.statements(
-            bound, ledger.spent(), charged=ledger.charged, aborted=ledger.aborted
+            bound,
+            ledger.spent(),
+            charged=ledger.charged,
+            aborted=ledger.aborted,
+            sharing=ledger.sharing,
         )
         return RunResult(value, statements, min(survivors))
 

@@ -99,8 +99,16 @@ class Promise:
         budgets = bound.accountant.budgets
         return dp.Epsilons(min(budgets.readers, budgets.server), budgets.server)
 
-    def statements(self, bound: Bound, cost: dp.Epsilons, *, charged: int, aborted: int = 0) -> dp.Statements:
-        """Both statements for a cost."""
+    def statements(
+        self,
+        bound: Bound,
+        cost: dp.Epsilons,
+        *,
+        charged: int,
+        aborted: int = 0,
+        sharing: dp.Sharing | None = None,
+    ) -> dp.Statements:
+        """Both statements for a cost; on a shared ledger its budget is claimed, whatever was spent."""
         both = dp.statements(
             cost,
             mechanism=bound.plan.mechanism,
@@ -111,6 +119,8 @@ class Promise:
             aborted=aborted,
             seeded=self.seeded,
             masked=self.secure.masked,
+            active_server=self.secure.adversary == "malicious",
+            sharing=sharing,
         )
         said = []
         if len(bound.plan.stages) > 1:

@@ -16,6 +16,7 @@ from fedavg.core import (
     Context,
     CoreError,
     ExecutionError,
+    PrivacyTypeError,
     SequenceType,
     TensorType,
     WithinType,
@@ -480,3 +481,38 @@ def test_bounds_are_positive_numbers():
     for bound in (0.0, -1.0, np.inf, np.nan):
         with pytest.raises(CoreError, match="positive number"):
             within(np.float64, l2=bound)
+
+
+def helper(value):
+    return value
+
+
+def put(thing, value):
+    thing.leak = value
+
+
+def by_alias(value):
+    other = helper
+    other.leak = float(value)
+    return value
+
+
+def by_loop(value):
+    for other in (helper,):
+        other.leak = float(value)
+    return value
+
+
+def by_parameter(value):
+    put(helper, float(value))
+    return value
+
+
+@pytest.mark.parametrize("function", [by_alias, by_loop, by_parameter])
+def test_a_function_that_writes_attributes_is_refused_whatever_it_calls_the_object(function):
+    """Otherwise one client's value could be kept on a helper, and a server map would read it back."""
+    with pytest.raises(PrivacyTypeError, match="leak"):
+
+        @federated_computation(at_clients(np.float64))
+        def program(x):
+            return federated_sum(federated_clip(federated_map(function, x), l2=1.0))
