@@ -169,7 +169,15 @@ class _Round:
         def messages(own: list[int]) -> tuple[list[tuple[int, bytes]]]:
             return ([(client, server.message_for(client)) for client in own],)
 
-        for worker, answers in self._calls("answer", there, messages, label=stage.value):
+        replies = self._calls("answer", there, messages, label=stage.value)
+        if stage is Phase.UNMASK:
+            # All are shown before any is judged: whether one was answered decides what the round costs.
+            held = list(replies)
+            for _, answers in held:
+                for client, answer in answers:
+                    self._show(stage.value, client, answer)
+            replies = iter(held)
+        for worker, answers in replies:
             asked = set(owners[worker])
             for client, answer in answers:
                 if client not in asked:
@@ -178,7 +186,8 @@ class _Round:
                         sender=client,
                     )
                 up[client] += len(answer)
-                self._show(stage.value, client, answer)
+                if stage is not Phase.UNMASK:
+                    self._show(stage.value, client, answer)
                 server.receive(client, answer)
 
     def _mask(self, server: secagg.Server, there: Iterable[int], up: dict[int, int]) -> None:
