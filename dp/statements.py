@@ -156,11 +156,11 @@ def _together(observer: str, spent: float, sharing: Sharing | None) -> tuple[str
     own = budget.readers if observer == "readers" else budget.server
     kept = own or budget.server
     if kept is None:
-        return (f"the ledger is shared by {sharing.runs} runs, under a budget that promises nothing here",)
+        return (f"the ledger is shared by {_runs(sharing.runs)}, under a budget that promises nothing here",)
     kind = f"a Renyi filter of order {kept.order}" if isinstance(kept, RenyiFilter) else "a Gaussian filter"
     whose = "" if own else " against the server, who sees all that readers do,"
     return (
-        f"the ledger is shared by {sharing.runs} runs, and this is the budget of all of them together, kept by"
+        f"the ledger is shared by {_runs(sharing.runs)}, and this is the budget of all of them together, kept by"
         f" {kind}{whose} however they were chosen; of it {epsilon_text(spent)} is spent so far",
     )
 
@@ -269,6 +269,10 @@ def _contributions(sampler: Sampler, charged: int, cap: int | None) -> str:
         )
         + "; there is no amplification by sampling, because the server knows the cohort"
     )
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
 
 
 def epsilon_text(epsilon: float) -> str:
