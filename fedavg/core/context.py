@@ -20,8 +20,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import signal
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -299,7 +302,8 @@ class Context:
         computation: FederatedComputation,
     ) -> RoundSum:
         """Take one stage's sum, wherever the clients are."""
-        with np.errstate(all="ignore"):  # What clients compute is theirs; what is not finite becomes zeros.
+        # What clients compute is theirs; what is not finite becomes zeros.
+        with np.errstate(all="ignore"), _interrupts_wait():
             return self._backend.sum_round(
                 stage.plan,
                 work,
@@ -357,6 +361,22 @@ class Context:
             "graph": graph,
             **self._settings,
         }
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back until the sum is taken: an interrupt out of a client's work is that client's own doing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _arguments(computation: FederatedComputation, arguments: Sequence[Any]) -> dict[Node, Any]:

@@ -165,8 +165,6 @@ class ClientStage:
             return self.zeros
         try:
             return self._blocks(position)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # noqa: BLE001
             # Whatever goes wrong at a client concerns that client alone: an error that got out would tell whose data
             # it was. Its words stay there too, and only ours are sure to have some.

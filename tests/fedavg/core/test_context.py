@@ -1,6 +1,7 @@
 """Contexts: what is charged, when, to which ledger; what is refused before that; what an insecure one says."""
 
 import pickle
+import signal
 import warnings
 
 import numpy as np
@@ -331,3 +332,30 @@ def test_no_warning_without_need():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         context().run(total, [0.1] * 40)
+
+
+def test_an_interrupt_out_of_a_clients_work_is_that_clients_own():
+    """Whether a run ends must not depend on anybody's data; a real Ctrl-C waits until the sum is taken."""
+
+    def interrupting(value):
+        if value > 20:
+            raise KeyboardInterrupt
+        return value
+
+    @federated_computation(at_clients(np.float64))
+    def total(x):
+        return federated_sum(federated_clip(federated_map(interrupting, x), l2=1.0))
+
+    def pressing(value):
+        signal.raise_signal(signal.SIGINT)
+        return value
+
+    @federated_computation(at_clients(np.float64))
+    def pressed(x):
+        return federated_sum(federated_clip(federated_map(pressing, x), l2=1.0))
+
+    chosen = {"population": 40, "delta": 1e-3, "rounds": 2, "noise_multiplier": 1.0}
+    with Context(**chosen, secure=SecureAggregation.ideal()):
+        assert np.isfinite(total([float(i) for i in range(40)]))
+    with Context(**chosen, secure=SecureAggregation.ideal()), pytest.raises(KeyboardInterrupt):
+        pressed([float(i) for i in range(40)])
