@@ -22,7 +22,7 @@ from typing import Any
 from flwr.app import Message, RecordDict
 
 import secagg
-from fedavg.aggregation import RoundSum
+from fedavg.aggregation import Record, RoundSum
 from fedavg.flower.errors import WireError
 from fedavg.flower.settings import RoundPlan
 from fedavg.flower.wire import Request, read_reply, write_request
@@ -96,6 +96,7 @@ def run_round(
     identities: secagg.IdentityRoster | None,
     deadlines: Deadlines,
     log: RoundLog,
+    record: Record | None = None,
 ) -> RoundSum:
     """Run one round.
 
@@ -106,6 +107,7 @@ def run_round(
         identities: malicious mode: the trusted roster.
         deadlines: how long to wait.
         log: filled in on the way, whether or not the round succeeds.
+        record: called with (stage, client, bytes) for all that the server receives.
 
     Returns:
         The noised, decoded sum.
@@ -116,7 +118,7 @@ def run_round(
     rule = plan.aggregation.rule()
     parameters = plan.parameters(invitation.number, invitation.model, identities)
     server = secagg.Server(parameters, identities=identities, rule=rule)
-    stages = _Stages(grid, server, invitation, deadlines, log, claims=identities is not None)
+    stages = _Stages(grid, server, invitation, deadlines, log, record, claims=identities is not None)
     try:
         for stage in STAGES[parameters.adversary]:
             stages.play(stage.value)
@@ -143,11 +145,12 @@ class _Stages:
         invitation: Invitation,
         deadlines: Deadlines,
         log: RoundLog,
+        record: Record | None,
         *,
         claims: bool,
     ) -> None:
         self._grid, self._server, self._invitation = grid, server, invitation
-        self._deadlines, self._log = deadlines, log
+        self._deadlines, self._log, self._record = deadlines, log, record
         self._ids: dict[int, int] = {} if claims else {node: node & _SIX_THREE for node in invitation.nodes}
         self._claims = claims
 
@@ -201,7 +204,10 @@ class _Stages:
             answer = read_reply(reply.content)
             if (answer.stage, answer.round) != (stage, self._invitation.number):
                 raise WireError(f"it answered stage {answer.stage[:40]!r} of round {answer.round}")
-            self._server.receive(self._identified(node, answer.node), answer.data)
+            client = self._identified(node, answer.node)
+            if self._record is not None:
+                self._record(stage, client, answer.data)
+            self._server.receive(client, answer.data)
             self._ids[node] = answer.node
         except (WireError, secagg.RemoteProtocolError) as error:
             _logger.warning(

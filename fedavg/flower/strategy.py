@@ -22,6 +22,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from flwr.serverapp import strategy as flower_strategies
 
 import dp
 import secagg
+from fedavg.aggregation import Record
+from fedavg.auditing import Recorder
 from fedavg.errors import ParameterError, RoundAborted
 from fedavg.flower.keys import ROSTER, read_roster
 from fedavg.flower.rounds import Deadlines, Invitation, RoundLog, run_round
@@ -75,6 +78,7 @@ class PrivateStrategy:
             directory is Flower's.
         roster: malicious mode: the roster's file; `roster.json` in the folder where it is left out.
         deadlines: how long each stage waits.
+        transcript: a file to record in what the server receives, for `veilsum audit transcript`.
 
     Raises:
         ParameterError: a strategy that needs single updates, or settings that exclude each other.
@@ -88,6 +92,7 @@ class PrivateStrategy:
         folder: str | Path,
         roster: str | Path | None = None,
         deadlines: Deadlines | None = None,
+        transcript: str | Path | None = None,
     ) -> None:
         if isinstance(strategy, _NEED_SINGLE_UPDATES):
             raise ParameterError(
@@ -103,6 +108,7 @@ class PrivateStrategy:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.deadlines = deadlines or Deadlines()
+        self._transcript = transcript
         self._identities = read_roster(Path(roster or self.folder / ROSTER)) if rounds.is_malicious else None
         self._account: _Account | None = None
 
@@ -113,9 +119,9 @@ class PrivateStrategy:
             RoundAborted: three rounds in a row ended without a sum.
             ParameterError, dp.ParameterError, secagg.ParameterError: settings that cannot keep the promise.
         """
-        return self.strategy.start(
-            self._private(grid, initial_arrays), initial_arrays, num_rounds, **settings
-        )
+        with ExitStack() as held:
+            private = self._private(grid, initial_arrays, held)
+            return self.strategy.start(private, initial_arrays, num_rounds, **settings)
 
     def statement(self) -> dp.Statements:
         """Both statements, for everything charged so far.
@@ -127,7 +133,7 @@ class PrivateStrategy:
             raise ParameterError("there is no statement before start()")
         return self._account.statement()
 
-    def _private(self, grid: Any, arrays: ArrayRecord) -> _PrivateGrid:
+    def _private(self, grid: Any, arrays: ArrayRecord, held: ExitStack) -> _PrivateGrid:
         _, leaves = arrays_of(RecordDict({"arrays": arrays}))
         spec = TreeSpec.of(leaves)
         plan = self.rounds.plan(spec, self.folder)
@@ -136,7 +142,12 @@ class PrivateStrategy:
         )  # Infeasible graphs are refused here, before any charge.
         self._account = _Account(plan, self.folder)
         weighted_by = getattr(self.strategy, "weighted_by_key", "num-examples")
-        return _PrivateGrid(grid, plan, spec, self._account, self._identities, self.deadlines, weighted_by)
+        record = None
+        if self._transcript is not None:
+            record = held.enter_context(Recorder(self._transcript, plan.aggregation, resume=True))
+        return _PrivateGrid(
+            grid, plan, spec, self._account, self._identities, self.deadlines, weighted_by, record
+        )
 
 
 class _Account:
@@ -194,9 +205,11 @@ class _PrivateGrid:
         identities: secagg.IdentityRoster | None,
         deadlines: Deadlines,
         weighted_by: str,
+        record: Record | None,
     ) -> None:
         self._grid, self._plan, self._spec, self._account = grid, plan, spec, account
         self._identities, self._deadlines, self._weighted_by = identities, deadlines, weighted_by
+        self._record = record
         self._population: list[int] = []
         self._aborts = 0
         self._told: set[str] = set()
@@ -268,6 +281,7 @@ class _PrivateGrid:
                 identities=self._identities,
                 deadlines=self._deadlines,
                 log=log,
+                record=self._record,
             )
         except secagg.SecAggError as error:
             self._aborted(number, error, log, line)

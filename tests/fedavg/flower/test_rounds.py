@@ -16,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, Krum
 
 import dp
+from fedavg.auditing import audit_transcript, read_transcript
 from fedavg.errors import ParameterError, RoundAborted
 from fedavg.flower import Deadlines, NodeSetupError, PrivateStrategy
 from fedavg.flower import node as flower_node
@@ -46,6 +47,15 @@ def test_the_average_is_the_nodes_average(tmp_path, adversary):
     assert result.train_metrics_clientapp[2]["loss"] == pytest.approx(2.5, abs=2.4)
     assert [line["survivors"] for line in lines(tmp_path)] == [4, 4]
     assert private.statement().server.epsilon > 0
+
+
+@pytest.mark.parametrize("adversary", ["semi_honest", "malicious"])
+def test_what_the_server_received_can_be_recorded_and_audited(tmp_path, adversary):
+    settings = rounds(4, adversary=adversary)
+    path = tmp_path / "transcript.jsonl"
+    run(tmp_path, settings, network(tmp_path, settings), count=2, transcript=path)
+    audit = audit_transcript(read_transcript(path))
+    assert not any(finding.flagged for finding in audit.findings), audit.findings
 
 
 @pytest.mark.parametrize("strategy", [FedAdam, FedProx])
