@@ -30,6 +30,10 @@ _SIMULATION = (
 _UNMASKED = (
     "computed without cryptography: whoever ran this sum saw every input; the figures are the masked run's"
 )
+_RECORDED = (
+    "nobody records a round and opens its masks later with a quantum computer: they rest on X25519, and single inputs"
+    " would then show"
+)
 _OUTSIDE = (
     "not protected: that you took part, or that your device vanished; not proven: that other clients clip and add noise"
     " as they should"
@@ -94,6 +98,7 @@ def statements(
     seeded: bool = False,
     masked: bool = True,
     active_server: bool = False,
+    quantum_safe: bool = False,
     sharing: Sharing | None = None,
 ) -> Statements:
     """Put a run's two epsilons into words.
@@ -109,6 +114,7 @@ def statements(
         seeded: Whether the run's randomness came from a seed.
         masked: Whether the sums were taken under masks.
         active_server: Whether clients check a server that may break the protocol.
+        quantum_safe: Whether the masks withstand whoever records a round and has a quantum computer later.
         sharing: How the run shares its ledger, if it does: then what is claimed is the budget of all the runs on it,
             which holds however they were chosen, and what was spent of it so far is only told.
 
@@ -134,6 +140,7 @@ def statements(
     )
     claimed = epsilons if sharing is None else sharing.budget.epsilons
     together = {who: _together(who, getattr(epsilons, who), sharing) for who in ("readers", "server")}
+    recorded = () if quantum_safe or not masked or mechanism.trusted_server else (_RECORDED,)
     return Statements(
         _readers(claimed.readers, sampler, privacy, (*together["readers"], *shared)),
         _server(
@@ -142,7 +149,7 @@ def statements(
             sampler,
             charged,
             privacy,
-            (*together["server"], *shared),
+            (*together["server"], *recorded, *shared),
             active_server,
         ),
     )

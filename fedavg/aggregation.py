@@ -295,6 +295,7 @@ class AggregationPlan:
             corruption=secure.corruption,
             graph="complete" if secure.adversary == "malicious" else secure.graph,
             adversary=secure.adversary,
+            key_agreement=secure.key_agreement,
             roster_hash=b"" if roster is None else roster.hash,
             neighbours=secure.neighbours,
             threshold=secure.threshold,

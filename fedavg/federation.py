@@ -264,6 +264,7 @@ class Federation:
             charged=self.ledger.charged,
             aborted=self.ledger.aborted,
             active_server=self.secure.adversary == "malicious",
+            quantum_safe=self.secure.key_agreement != "x25519",
             sharing=self.ledger.sharing,
             seeded=self._entropy.is_seeded,
             masked=self.secure.masked,

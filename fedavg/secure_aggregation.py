@@ -29,6 +29,8 @@ class SecureAggregation:
         threshold: Shares that unmask; chosen from the rest when None.
         adversary: "semi_honest" is a server that follows the protocol; "malicious" one that does not: clients then
             check identities and agree on the sets before they unmask (complete graph only).
+        key_agreement: "x25519-mlkem768" also hides inputs from whoever records a round and breaks X25519 later, with a
+            quantum computer; "x25519" does not, and is faster.
         modulus_bits: Bits of the ring, at most 62; the fewest that hold the worst sum when None.
         excess_noise: "keep" leaves in the sum what shares sized for the most dropouts hold too much when fewer
             drop out; "remove" takes it off again, by seeds that clients share (`dp.RemovableDiscreteGaussian`).
@@ -42,6 +44,7 @@ class SecureAggregation:
     neighbours: int | None = None
     threshold: int | None = None
     adversary: Literal["semi_honest", "malicious"] = "semi_honest"
+    key_agreement: Literal["x25519", "x25519-mlkem768"] = "x25519"
     modulus_bits: int | None = None
     excess_noise: Literal["keep", "remove"] = "keep"
     compression: Literal["none", "rotation"] = "none"
@@ -60,6 +63,7 @@ class SecureAggregation:
             "excess_noise": ("keep", "remove"),
             "compression": ("none", "rotation"),
             "adversary": ("semi_honest", "malicious"),
+            "key_agreement": ("x25519", "x25519-mlkem768"),
         }.items():
             if getattr(self, name) not in choices:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")

@@ -120,6 +120,7 @@ class Promise:
             seeded=self.seeded,
             masked=self.secure.masked,
             active_server=self.secure.adversary == "malicious",
+            quantum_safe=self.secure.key_agreement != "x25519",
             sharing=sharing,
         )
         said = []

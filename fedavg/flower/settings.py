@@ -134,6 +134,11 @@ class PrivateRounds:
             raise ParameterError(
                 f"mechanism {self.privacy.mechanism!r} trusts the server; use discrete_gaussian or skellam"
             )
+        if self.secure.key_agreement != "x25519":
+            raise ParameterError(
+                f"key_agreement is {self.secure.key_agreement!r}, which cannot be replayed after a node's restart; over"
+                " Flower use x25519"
+            )
         if self.privacy.clip_quantile is not None:
             raise ParameterError("clip_quantile is not available over Flower; give a fixed l2_clip_norm")
         if self.is_malicious and self.nodes_per_round is not None:

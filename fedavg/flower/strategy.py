@@ -182,6 +182,7 @@ class _Account:
             charged=self.ledger.charged,
             aborted=self.ledger.aborted,
             active_server=settings.secure.adversary == "malicious",
+            quantum_safe=settings.secure.key_agreement != "x25519",
         )
 
     def write(self, line: Mapping[str, Any]) -> None:

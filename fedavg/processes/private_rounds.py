@@ -77,6 +77,7 @@ class PrivateAggregator:
             seeded=settings.entropy.is_seeded,
             masked=settings.secure.masked,
             active_server=settings.secure.adversary == "malicious",
+            quantum_safe=settings.secure.key_agreement != "x25519",
             sharing=self.ledger.sharing,
         )
         if settings.population is not None:

@@ -161,3 +161,9 @@ def test_noise_beyond_the_promise_is_stated():
     assert any(
         "a sum that all are in holds 1.12 times as much" in text for text in make().readers.assumptions
     )
+
+
+def test_what_a_later_quantum_computer_could_open_is_said_where_it_could():
+    assert "quantum computer" in make().server.text
+    assert "quantum computer" not in make(quantum_safe=True).server.text
+    assert "quantum computer" not in make(masked=False).server.text

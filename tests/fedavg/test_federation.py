@@ -595,3 +595,12 @@ def test_a_step_that_touches_what_it_is_given_is_named_once_a_round(bad, words):
 def test_weights_that_look_like_batch_norm_statistics_are_refused():
     with pytest.raises(fedavg.ParameterError, match="running_mean look like batch-norm"):
         train(step, CLIENTS, **settings(weights={"w": np.zeros(2), "running_mean": np.zeros(2)}))
+
+
+def test_masks_that_withstand_a_later_quantum_computer_give_the_same_sums_and_are_named():
+    settled = SecureAggregation(dropout=0.2, corruption=0.0, key_agreement="x25519-mlkem768")
+    chosen = settings(rounds=1, simulated_dropout=0.1)
+    hybrid = train(step, CLIENTS, **chosen, secure=settled)
+    plain = train(step, CLIENTS, **chosen, secure=SecureAggregation.ideal(dropout=0.2, corruption=0.0))
+    assert_same_weights(hybrid.weights, plain.weights)
+    assert "quantum" not in hybrid.statement.server.text
