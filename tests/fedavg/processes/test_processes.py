@@ -8,8 +8,6 @@ import pytest
 import dp
 from fedavg import (
     ClientData,
-    FedAvgError,
-    ParameterError,
     RoundAborted,
     RunEntropy,
     SecureAggregation,
@@ -17,7 +15,7 @@ from fedavg import (
     sgd,
 )
 from fedavg.insecure import insecure_sum
-from fedavg.model import FunctionalModel, batches
+from fedavg.model import batches
 from fedavg.processes import (
     build_fed_sgd,
     build_unweighted_fed_avg,
@@ -25,71 +23,7 @@ from fedavg.processes import (
     build_weighted_fed_prox,
     private_sum,
 )
-
-PRIVACY = dp.Privacy(noise_multiplier=1.0, delta=1e-5, l2_clip_norm=1.0)
-WIDE = {"w": np.zeros(400)}
-
-
-def quiet(**changes):
-    """So little noise that bounds show: under 0.1 in a count."""
-    settings = {
-        "rounds": 1,
-        "cohort_size": 20,
-        "secure": SecureAggregation.ideal(dropout=0.0, corruption=0.0),
-        "entropy": RunEntropy.seeded(11),
-    }
-    promise = {"noise_multiplier": 0.01, "delta": 1e-5, "l2_clip_norm": 1.0, "metrics_share": 0.3}
-    promise |= {
-        name: changes.pop(name) for name in list(changes) if name in ("l2_clip_norm", "max_participations")
-    }
-    return private_sum(dp.Privacy(**promise), **{**settings, **changes})
-
-
-def linear(**changes):
-    """Least squares with the errors' sum as its metric."""
-
-    def loss_and_gradient(weights, batch):
-        x, y = batch
-        error = x @ weights["w"] - y
-        return float(np.mean(error**2)), {"w": 2 * x.T @ error / len(y)}
-
-    def metrics(weights, batch):
-        x, y = batch
-        return {"error": float(np.abs(x @ weights["w"] - y).sum())}
-
-    settings = {"weights": {"w": np.zeros(3)}, "metrics": metrics, "bounds": {"error": 5.0}}
-    return FunctionalModel(loss_and_gradient=loss_and_gradient, **{**settings, **changes})
-
-
-def people(count, seed=0):
-    rng = np.random.default_rng(seed)
-    sizes = rng.integers(3, 12, size=count)
-    return [(rng.normal(size=(n, 3)), rng.normal(size=n)) for n in sizes]
-
-
-def by_hand(clients, rounds, rate, *, weighted, server=1.0, mu=0.0, batch=4):
-    """FedAvg written out in numpy."""
-    w = np.zeros(3)
-    for _ in range(rounds):
-        total, weights = np.zeros(3), 0.0
-        for x, y in clients:
-            local = w.copy()
-            for at in range(0, len(y), batch):
-                bx, by = x[at : at + batch], y[at : at + batch]
-                slope = 2 * bx.T @ (bx @ local - by) / len(by) + mu * (local - w)
-                local -= rate * slope
-            share = len(y) if weighted else 1.0
-            total, weights = total + share * (local - w), weights + share
-        w = w + server * total / weights
-    return w
-
-
-def run(process, data, rounds):
-    state = process.initialize()
-    for _ in range(rounds):
-        output = process.next(state, data)
-        state = output.state
-    return process.get_model_weights(state), output
+from tests.fedavg.processes.quiet import PRIVACY, WIDE, by_hand, chosen, linear, people, quiet, run
 
 
 @pytest.mark.parametrize("weighted", [True, False])
@@ -149,11 +83,6 @@ def test_the_plain_sum_says_so_in_every_result():
     assert process.statement() is None
 
 
-def test_silence_is_no_choice_of_an_aggregator():
-    with pytest.raises(ParameterError, match="insecure_sum for a plain sum that protects nobody"):
-        build_unweighted_fed_avg(linear(), sgd(learning_rate=0.1))
-
-
 def test_next_is_pure_and_a_replay_is_charged_again():
     aggregator = private_sum(
         PRIVACY,
@@ -174,53 +103,6 @@ def test_next_is_pure_and_a_replay_is_charged_again():
     assert again.metrics["epsilon"].server > first.metrics["epsilon"].server
     assert not np.array_equal(first.state.model.trainable["w"], again.state.model.trainable["w"])
     assert "2 rounds are charged" in process.statement().server.text
-
-
-def chosen(**changes):
-    settings = {"rounds": 4, "cohort_size": 20, "secure": SecureAggregation.ideal(), "most_examples": 12}
-    return private_sum(PRIVACY, **{**settings, **changes})
-
-
-def test_readers_of_a_chosen_cohort_get_no_amplification_and_of_a_drawn_one_they_do():
-    listed = build_unweighted_fed_avg(linear(), sgd(learning_rate=0.05), model_aggregator=chosen())
-    _, output = run(listed, people(20), 4)
-    spent = output.metrics["epsilon"]
-    assert spent.readers == spent.server
-    assert spent.server == pytest.approx(
-        dp.epsilon_of(listed._aggregator.plan.mechanism, dp.FixedOrder(20, 20), 4, PRIVACY.delta).server
-    )
-    assert "caller chose" in output.metrics["aggregation"]
-    assert "the caller chose the 20 clients" in listed.statement().readers.text
-    assert "padded Poisson" not in listed.statement().readers.text
-
-    population = ClientData.of(people(200))
-    drawn = build_unweighted_fed_avg(
-        linear(), sgd(learning_rate=0.05), model_aggregator=chosen(population=200)
-    )
-    _, output = run(drawn, population, 4)
-    assert output.metrics["epsilon"].readers < output.metrics["epsilon"].server / 2
-    assert output.metrics["cohort"] == dp.PaddedPoisson(200, 20).cohort_size
-    assert "padded Poisson" in drawn.statement().readers.text
-
-
-@pytest.mark.parametrize(
-    ("population", "data", "complaint"),
-    [
-        (None, people(19), "list of 19; the plan is for a list of 20"),
-        (None, people(21), "list of 21; the plan is for a list of 20"),
-        (None, ClientData.of(people(20)), "ClientData of 20; the plan is for a list of 20"),
-        (None, people(1) * 20, "stands twice"),
-        (200, people(200), "list of 200; the plan draws from a ClientData"),
-        (200, ClientData.of(people(199)), "ClientData of 199; the plan draws from a ClientData of all 200"),
-    ],
-)
-def test_other_clients_than_planned_are_refused_before_anything_is_charged(population, data, complaint):
-    process = build_unweighted_fed_avg(
-        linear(), sgd(learning_rate=0.05), model_aggregator=chosen(population=population)
-    )
-    with pytest.raises(ParameterError, match=complaint):
-        process.next(process.initialize(), data)
-    assert process.statement().server.epsilon == 0
 
 
 def test_weights_are_bounded_and_the_weighted_clip_holds():
@@ -259,13 +141,6 @@ def test_a_small_noised_weight_sum_does_not_explode_the_average():
     )
     weights, _ = run(process, [np.zeros(1) for _ in range(20)], 1)
     assert np.abs(weights["w"]).max() < 5 * 0.01 * 100 / 10
-
-
-def test_examples_are_not_counted_without_a_bound():
-    with pytest.raises(ParameterError, match="most_examples=M"):
-        build_weighted_fed_avg(
-            linear(), sgd(learning_rate=0.1), model_aggregator=private_sum(PRIVACY, rounds=1, cohort_size=20)
-        )
 
 
 def test_metrics_are_noised_with_everything_else_and_cut_to_their_bounds():
@@ -348,17 +223,6 @@ def test_a_ledger_file_goes_on_from_what_was_spent(tmp_path):
     assert second.next(second.initialize(), population).metrics["epsilon"].server > spent.server
 
 
-def test_an_update_that_would_leave_nan_in_the_model_is_refused():
-    process = build_unweighted_fed_avg(
-        lambda weights, data: {"w": weights["w"] + data},
-        server_optimizer=sgd(learning_rate=1e300),
-        weights={"w": np.zeros(1)},
-        model_aggregator=insecure_sum,
-    )
-    with pytest.raises(FedAvgError, match="lower the server's learning rate"):
-        process.next(process.initialize(), [np.full(1, 1e300)])
-
-
 def test_a_client_that_returns_nan_counts_as_failed():
     process = build_unweighted_fed_avg(
         lambda weights, data: {"w": weights["w"] * np.nan if data[0] else weights["w"] + 1},
@@ -430,42 +294,6 @@ def test_type_signatures_are_in_tensorflow_federateds_notation():
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ({"model": linear()}, "client_optimizer="),
-        ({"model": lambda w, d: w}, "give weights="),
-        ({"model": lambda w, d: w, "client_optimizer": sgd(), "weights": {}}, "own optimizer"),
-        ({"model": linear(), "client_optimizer": sgd(), "metrics": {"a": 1.0}}, "leave these out"),
-        ({"model": lambda w, d: w, "weights": {"w": np.zeros(1)}, "metrics": {"a": -1.0}}, "bound -1"),
-    ],
-)
-def test_arguments_that_do_not_go_together_are_refused(arguments, complaint):
-    with pytest.raises(ParameterError, match=complaint):
-        build_unweighted_fed_avg(model_aggregator=insecure_sum, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"rounds": 0}, "rounds is 0"),
-        ({"cohort_size": 0}, "cohort_size is 0"),
-        ({"weight_share": 1.0}, "weight_share"),
-        ({"most_examples": 0}, "at least 1"),
-        ({"least_share": 0.0}, "floor"),
-    ],
-)
-def test_settings_of_the_private_sum_are_checked(changes, complaint):
-    with pytest.raises(ParameterError, match=complaint):
-        chosen(**changes)
-
-
-def test_a_cap_cannot_be_counted_over_lists():
-    capped = dp.Privacy(noise_multiplier=1.0, delta=1e-5, l2_clip_norm=1.0, max_participations=2)
-    with pytest.raises(ParameterError, match="nobody can count"):
-        private_sum(capped, rounds=1, cohort_size=10)
-
-
 def test_a_cap_holds_over_a_population():
     """Everybody is drawn every round; after two rounds all are at their cap, and the third holds nobody's data."""
     process = build_unweighted_fed_avg(
@@ -480,46 +308,6 @@ def test_a_cap_holds_over_a_population():
     assert counts == [20, 20, 0]
 
 
-def spoil(weights, data):
-    weights["w"] += 1.0
-    return weights
-
-
-def failing(weights, data):
-    return {"v": weights["w"]}
-
-
-def drifting(weights, data):
-    return {"w": weights["w"].astype(np.float32)}
-
-
-def test_a_step_that_writes_into_its_input_is_told_and_harms_nobody():
-    process = build_unweighted_fed_avg(spoil, weights=WIDE, model_aggregator=insecure_sum)
-    with pytest.warns(UserWarning, match="writes into the weights it is given") as told:
-        weights, _ = run(process, [np.zeros(1), np.zeros(1)], 1)
-    assert len(told) == 1
-    np.testing.assert_array_equal(weights["w"], WIDE["w"] + 1.0)
-    assert not WIDE["w"].any()
-
-
-@pytest.mark.parametrize(
-    ("step", "cause"), [(failing, "other paths than the weights"), (drifting, "dtype float32, not float64")]
-)
-def test_another_tree_or_dtype_from_everybody_is_told(step, cause):
-    plain = build_unweighted_fed_avg(step, weights=WIDE, model_aggregator=insecure_sum)
-    with pytest.warns(UserWarning, match=f"2 of 2 clients failed, one with: .*{cause}"):
-        run(plain, [np.zeros(1), np.zeros(1)], 1)
-    private = build_unweighted_fed_avg(step, weights=WIDE, model_aggregator=quiet())
-    with pytest.warns(UserWarning, match="about 20 of 20 clients failed and sent zeros"):
-        run(private, [np.zeros(1) for _ in range(20)], 1)
-
-
-def test_batch_norm_statistics_among_a_plain_steps_weights_are_refused():
-    weights = {"layer": {"kernel": np.zeros(2), "running_mean": np.zeros(2)}}
-    with pytest.raises(ParameterError, match="layer/running_mean look like batch-norm statistics"):
-        build_unweighted_fed_avg(lambda w, d: w, weights=weights, model_aggregator=insecure_sum)
-
-
 def test_a_population_of_a_million_costs_what_its_cohort_costs():
     fetched = []
     population = ClientData(range(10**6), lambda client: fetched.append(client) or np.zeros(1))
@@ -529,17 +317,6 @@ def test_a_population_of_a_million_costs_what_its_cohort_costs():
     output = process.next(process.initialize(), population)
     assert 5 < len(fetched) < 70
     assert output.metrics["cohort"] == dp.PaddedPoisson(10**6, 30).cohort_size
-
-
-def test_ids_that_cannot_be_counted_are_refused_before_anything_is_charged():
-    process = build_unweighted_fed_avg(
-        lambda w, d: w, weights=WIDE, model_aggregator=chosen(population=200, cohort_size=30)
-    )
-    with pytest.raises(dp.ParameterError, match="of type tuple"):
-        process.next(
-            process.initialize(), ClientData([("ward", i) for i in range(200)], lambda client: client)
-        )
-    assert process.statement().server.epsilon == 0
 
 
 def test_a_round_without_a_sum_says_whether_it_is_charged():
@@ -570,22 +347,3 @@ def test_a_trusted_server_is_named_and_nothing_is_promised_against_it():
     _, output = run(process, ClientData.of(people(200)), 1)
     assert output.metrics["epsilon"].server == math.inf > output.metrics["epsilon"].readers
     assert "a server that is trusted with the sum" in output.metrics["aggregation"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"clip_quantile": 0.5}, "one fixed l2_clip_norm"),
-        ({"l2_clip_norm": {"w": 1.0}}, "one fixed l2_clip_norm"),
-        ({"mechanism": "central_matrix", "trusted_server": True}, "fresh noise every round"),
-        ({"mechanism": "skellam"}, "fedavg.train has skellam"),
-    ],
-)
-def test_promises_that_processes_cannot_keep_are_refused(changes, complaint):
-    promise = dp.Privacy(**{"noise_multiplier": 1.0, "delta": 1e-5, "l2_clip_norm": 1.0, **changes})
-    with pytest.raises(ParameterError, match=complaint):
-        build_unweighted_fed_avg(
-            linear(metrics=None, bounds={}),
-            sgd(learning_rate=0.1),
-            model_aggregator=private_sum(promise, rounds=1, cohort_size=20),
-        )
