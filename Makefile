@@ -6,8 +6,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 WORKERS ?= 2
 export FLWR_TELEMETRY_ENABLED = 0
 export RAY_USAGE_STATS_ENABLED = 0
+export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: demo test check drills format clean
+.PHONY: demo test check docs drills format clean
 
 demo: $(VENV)/.stamp-demo  ## train on MNIST over masked, noised sums and write the report
 	$(BIN)/veilsum simulate mnist --fallback --output veilsum-runs/demo --fresh
@@ -17,12 +18,15 @@ test: $(VENV)/.stamp-test .venv-tf/.stamp-test check  ## every check and the who
 	@echo "--- beside TensorFlow 2.15, tensorflow-privacy and numpy 1.26:"
 	.venv-tf/bin/python -m pytest -n $(WORKERS) -m "not drill" -W default tests/secagg tests/dp tests/fedavg/adapters tests/examples/test_tensorflow_privacy.py
 
-check: $(VENV)/.stamp-test  ## format, lint, types, import contracts, doctests
+check: $(VENV)/.stamp-test docs  ## format, lint, types, import contracts, doctests, the site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q --doctest-modules secagg dp fedavg
+
+docs: $(VENV)/.stamp-test  ## the documentation site, strictly, into site/
+	$(BIN)/python -m mkdocs build --quiet --strict --config-file .mkdocs.yml
 
 drills: $(VENV)/.stamp-test  ## the long ones: kill drills, deep fuzzing
 	$(BIN)/python -m pytest -m drill
@@ -38,7 +42,7 @@ format: $(VENV)/.stamp-test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-tf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-tf dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Veilsum pins its environment for Python 3.11; set PYTHON=/path/to/python3.11")'
@@ -51,5 +55,5 @@ $(VENV)/.stamp-demo: pyproject.toml .ci/constraints.txt | $(BIN)/python
 
 $(VENV)/.stamp-test: pyproject.toml .ci/constraints.txt | $(BIN)/python
 	@echo "Installing Veilsum and its test tools into $(VENV) (once) ..."
-	$(PIP) --editable ".[report,torch,keras,jax,sklearn,ray,flower,hdf5,images,dev]"
+	$(PIP) --editable ".[report,torch,keras,jax,sklearn,ray,flower,hdf5,images,docs,dev]"
 	@touch $@ $(VENV)/.stamp-demo
