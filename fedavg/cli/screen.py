@@ -46,9 +46,11 @@ class Screen:
         self.as_json = as_json
         self._errors = _console(stderr=True)
         self._lines = self._errors if as_json else _console(stderr=False)
+        # FORCE_COLOR, which Jupyter and some CI set, makes consoles of rich say that they are terminals.
+        self._watched = sys.stderr.isatty()
         # What reads a pipe may write to this terminal too, and would run into the bar.
         piped = not as_json and _is_pipe(sys.stdout)
-        self._barless = piped or not self._errors.is_terminal
+        self._barless = piped or not self._watched
 
     def say(self, sentence: str = "") -> None:
         """Print prose, wrapped."""
@@ -131,7 +133,7 @@ class Screen:
 
     def _above_the_bar(self) -> Console:
         """In a terminal, lines go through the console that draws the bar, so that neither breaks the other."""
-        return self._errors if self._errors.is_terminal and self._lines.is_terminal else self._lines
+        return self._errors if self._watched and sys.stdout.isatty() else self._lines
 
 
 def _console(*, stderr: bool) -> Console:

@@ -59,6 +59,15 @@ def test_no_bar_is_drawn_where_nobody_looks(capsys):
     assert "━" not in out + err
 
 
+def test_forced_colours_move_no_line_to_stderr_and_draw_no_bar(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    everything(Screen())
+    out, err = capsys.readouterr()
+    assert "a longer name" in out
+    assert "a row" in out
+    assert "━" not in err
+
+
 def test_a_failure_is_one_line_however_long(capsys):
     Screen().fail(LONG.strip())
     out, err = capsys.readouterr()
