@@ -41,6 +41,7 @@ class InsecureSum:
 
 
 insecure_sum = InsecureSum()
+"""The plain sum, as `model_aggregator=`: epsilon is infinite against everybody."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class _PlainSum:
                 failed, cause = failed + 1, str(error)
                 continue
             weights.append(sums[EXAMPLES] if self.content.weighted else 1.0)
-            update += weights[-1] * np.asarray(delta, np.float64)
+            if self.content.update:
+                update += weights[-1] * np.asarray(delta, np.float64)
             for name, values in terms.items():
                 values.append(sums[name])
         total = fsum(weights)

@@ -32,6 +32,7 @@ class Dataset:
         source: Who made it, and which package carried it here.
         groups: Natural users of the training examples, by what makes them one ("person"): for each a text or number
             per example, as `fedavg.datasets.natural` and `ClientData.from_arrays` take it. Empty if there are none.
+        test_groups: The same of the test examples, where these are other users' and not just held out.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Dataset:
     licence: str
     source: str
     groups: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    test_groups: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def features(self) -> int:

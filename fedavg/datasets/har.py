@@ -4,7 +4,8 @@
 (2.56 s) that overlap by half, as the set's authors do; a window holds one of the six activities throughout. Postural
 transitions and what has no label are left out.
 
-People 1 to 24 are the training set and say who they are (`groups["person"]`); people 25 to 30 are the test set.
+People 1 to 24 are the training set, people 25 to 30 the test set; both say whose each window is (`groups["person"]`,
+`test_groups["person"]`), so that others can be held out, too.
 
 It comes as a source package, so it is never fetched along with others: asking for it by name is the consent. None of
 the package's code runs (`fedavg.datasets.package_clients`).
@@ -71,6 +72,7 @@ def load_har(*, progress: Progress | None = None, notice: Notice | None = None) 
         licence="UCI; cite the authors, whose first edition forbids commercial use",
         source=f"HAPT (Reyes-Ortiz et al. 2015; UCI), from the package {PACKAGE.requirement}",
         groups={"person": np.array([person for _, _, person in train])},
+        test_groups={"person": np.array([person for _, _, person in test])},
     )
 
 

@@ -150,3 +150,15 @@ def test_a_step_that_can_evaluate_is_taken_as_it_is():
 def test_evaluations_that_make_no_sense_are_refused(arguments, complaint):
     with pytest.raises(ParameterError, match=complaint):
         build_fed_eval(**arguments)
+
+
+def test_models_of_any_size_are_evaluated_in_the_open():
+    def error(weights, data):
+        return {"error": np.abs(data - weights["w"]).mean()}
+
+    evaluation = build_fed_eval(
+        error, weights={"w": np.zeros((2, 3))}, metrics={"error": 9.0}, model_aggregator=insecure_sum
+    )
+    state = evaluation.set_model_weights(evaluation.initialize(), {"w": np.ones((2, 3))})
+    seen = evaluation.next(state, [np.full((1, 2, 3), 3.0), np.full((3, 2, 3), 2.0)])
+    assert seen.metrics["eval"] == {"error": (2 + 3 * 1) / 4, "num_examples": 4}

@@ -50,6 +50,7 @@ def test_people_25_to_30_are_the_test_set(shelve):
     shelve(people())
     data = load("har")
     np.testing.assert_array_equal(data.groups["person"], np.arange(1, 25))
+    np.testing.assert_array_equal(data.test_groups["person"], np.arange(25, 31))
     np.testing.assert_array_equal(data.test_x[:, 6], np.arange(25, 31))
     assert (data.train_x.shape, data.test_x.shape) == ((24, 768), (6, 768))
     assert (data.train_x.dtype, data.train_y.dtype) == (np.float32, np.int64)
