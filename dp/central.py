@@ -83,7 +83,14 @@ class CentralGaussian:
         return Gaussian(self.noise_multiplier, self.dimension * smoothing_slack(SMOOTHING_VARIANCE))
 
     def noise(self, keystream: Keystream) -> NDArray[np.int64]:
-        """Draw the noise of one release: int64, shape (dimension,)."""
+        """Draw the noise of one release: int64, shape (dimension,).
+
+        Args:
+            keystream: Where its randomness comes from.
+
+        Returns:
+            int64, shape (dimension,).
+        """
         return self._sampler.sample(self.dimension, entropy=keystream)
 
     def describe(self) -> Mapping[str, Any]:
@@ -135,7 +142,14 @@ class CentralFloatGaussianNotFloatingPointSafe:
         return Gaussian(self.noise_multiplier)
 
     def noise(self, keystream: Keystream) -> NDArray[np.float64]:
-        """Draw the noise of one release: float64, shape (dimension,)."""
+        """Draw the noise of one release: float64, shape (dimension,).
+
+        Args:
+            keystream: Where its randomness comes from.
+
+        Returns:
+            float64, shape (dimension,).
+        """
         from scipy.special import ndtri
 
         words = keystream.words(self.dimension, np.uint64)

@@ -82,15 +82,36 @@ class Sampler(Protocol):
     def draw(
         self, keystream: Keystream, *, number: int = 0, capped: Iterable[int] | NDArray[np.bool_] = ()
     ) -> Draw:
-        """Draw the cohort of round `number`; clients at their cap do not contribute."""
+        """Draw the cohort of round `number`; clients at their cap do not contribute.
+
+        Args:
+            keystream: Where its randomness comes from.
+            number: The charged round, from 1; only fixed orders use it.
+            capped: Clients at their cap: ids, or a bool array of shape (population,).
+
+        Returns:
+            Who is invited, and who of them contributes.
+        """
         ...
 
     def readers_event(self, event: NoiseEvent, rounds: int, cap: int | None = None) -> Composed:
-        """What `rounds` rounds cost a client against readers."""
+        """What `rounds` rounds cost a client against readers.
+
+        Args:
+            event: What one release costs a client that is in it.
+            rounds: How many.
+            cap: Most participations of a client, or None.
+        """
         ...
 
     def server_event(self, event: NoiseEvent, rounds: int, cap: int | None = None) -> Composed:
-        """What `rounds` rounds cost a client against the server."""
+        """What `rounds` rounds cost a client against the server.
+
+        Args:
+            event: What one release costs a client that is in it.
+            rounds: How many.
+            cap: Most participations of a client, or None.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -94,7 +94,12 @@ class DiscreteGaussian:
         return _sampler(self.stddev).sample(count, keystream).reshape(shape)
 
     def add_to(self, vector: NDArray[np.int64], entropy: Keystream | None = None) -> None:
-        """Add to each element of a one-dimensional array what `sample` would draw: no second array of that size."""
+        """Add to each element of a one-dimensional array what `sample` would draw: no second array of that size.
+
+        Args:
+            vector: int64, shape (n,), changed in place.
+            entropy: A keystream; a fresh one from the operating system when None.
+        """
         _sampler(self.stddev).add_to(vector, Keystream() if entropy is None else entropy)
 
     def log_pmf(self, k: float | NDArray[np.int64]) -> NDArray[np.float64]:

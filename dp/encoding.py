@@ -149,11 +149,11 @@ class Encoding:
         return _root_above(squared * min(self.dimension, squared))
 
     def length(self, name: str) -> int:
-        """Number of coordinates of a named part."""
+        """Number of coordinates of the part called `name`."""
         return self._find(name)[1]
 
     def scale(self, name: str) -> float:
-        """Integer units per unit of a named part."""
+        """Integer units per unit of the part called `name`."""
         return self.scales[self._find(name)[0]]
 
     def check_bits(self, modulus_bits: int | None, *, summands: int, noise_stddev: float) -> int:
@@ -263,7 +263,15 @@ class Encoding:
         return self.read(self.lift(total, modulus_bits=modulus_bits))
 
     def lift(self, total: NDArray[np.unsignedinteger], *, modulus_bits: int) -> NDArray[np.int64]:
-        """The signed integers nearest to 0 that a sum modulo 2^modulus_bits stands for; see `decode`."""
+        """The signed integers nearest to 0 that a sum modulo 2^modulus_bits stands for; see `decode`.
+
+        Args:
+            total: Unsigned integers below 2^modulus_bits, shape (dimension,).
+            modulus_bits: Bits of the ring.
+
+        Raises:
+            ParameterError: another shape, or a value too large for the ring.
+        """
         if total.shape != (self.dimension,):
             raise ParameterError(f"the total has shape {total.shape}; this encoding has ({self.dimension},)")
         if int(total.max()) >> modulus_bits:
@@ -272,7 +280,11 @@ class Encoding:
         return (total.astype(np.uint64).view(np.int64) << shift) >> shift
 
     def read(self, values: NDArray[np.int64] | NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Each block's sum in its own unit, from sums in integer units, shape (dimension,)."""
+        """Each block's sum in its own unit, from sums in integer units, shape (dimension,).
+
+        Args:
+            values: Sums of integer vectors, or of such with float noise, shape (dimension,).
+        """
         values = values.astype(np.float64)
         if self.rotation:
             values = self.rotation.inverse(values)

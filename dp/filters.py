@@ -85,7 +85,13 @@ class RenyiFilter:
 
     @classmethod
     def planned(cls, *, epsilon: float, delta: float, expected: Composed) -> RenyiFilter:
-        """A filter of the order that has most to spare after the events one expects."""
+        """A filter of the order that has most to spare after the events one expects.
+
+        Args:
+            epsilon: The budget, above 0.
+            delta: In (0, 1).
+            expected: The events one expects in all.
+        """
         spare = {}
         for order in ORDERS:
             try:
@@ -115,6 +121,9 @@ class RenyiFilter:
     def cost(self, step: NoiseEvent | Poisson | FixedSize) -> tuple[float, float]:
         """Divergence and slack of one release.
 
+        Args:
+            step: The release.
+
         Raises:
             UnsupportedEvent: No divergence is known for it.
         """
@@ -122,6 +131,9 @@ class RenyiFilter:
 
     def charge(self, step: NoiseEvent | Poisson | FixedSize) -> RenyiFilter:
         """The filter after one more release.
+
+        Args:
+            step: The release.
 
         Raises:
             BudgetExceeded: The release would pass the budget; nothing is charged.
@@ -131,6 +143,10 @@ class RenyiFilter:
 
     def charged(self, divergence: float, slack: float) -> RenyiFilter:
         """The filter after costs that `cost` gave, added up.
+
+        Args:
+            divergence: Sum of divergences at the filter's order.
+            slack: Sum of slacks.
 
         Raises:
             BudgetExceeded: They would pass the budget; nothing is charged.
@@ -196,6 +212,9 @@ class GaussianFilter:
     def cost(self, step: NoiseEvent | Poisson | FixedSize) -> tuple[float, float]:
         """1/z^2 and slack of one release, without credit for sampling.
 
+        Args:
+            step: The release.
+
         Raises:
             UnsupportedEvent: It is not Gaussian.
         """
@@ -207,6 +226,9 @@ class GaussianFilter:
     def charge(self, step: NoiseEvent | Poisson | FixedSize) -> GaussianFilter:
         """The filter after one more release, taken without credit for sampling.
 
+        Args:
+            step: The release.
+
         Raises:
             BudgetExceeded: The release would pass the budget; nothing is charged.
             UnsupportedEvent: It is not Gaussian.
@@ -215,6 +237,10 @@ class GaussianFilter:
 
     def charged(self, squared_shift: float, slack: float) -> GaussianFilter:
         """The filter after costs that `cost` gave, added up.
+
+        Args:
+            squared_shift: Sum of 1/z^2.
+            slack: Sum of slacks.
 
         Raises:
             BudgetExceeded: They would pass the budget; nothing is charged.

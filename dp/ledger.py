@@ -96,6 +96,10 @@ class Ledger:
     """A ledger that is attached to one run: `reserve`, `settle`, `refund`, `spent`.
 
     Use `Ledger.attach` to create, join or continue one, `Ledger.share` to create a shared one, `Ledger.open` to read.
+
+    Args:
+        file: The opened file.
+        accountant: What a round costs; None for reading only.
     """
 
     def __init__(self, file: LedgerFile, accountant: Accountant | None = None) -> None:
@@ -120,6 +124,9 @@ class Ledger:
             accountant: What a round costs, and the budgets.
             run: What the run is, as JSON values; a ledger of another run is refused.
 
+        Returns:
+            The ledger, attached to the run.
+
         Raises:
             LedgerError: the file is unreadable, unwritable, damaged, of another version, or another run's; or it is
                 shared, and the run promises another delta.
@@ -140,6 +147,13 @@ class Ledger:
     def share(cls, path: str | Path | None, *, budget: SharedBudget) -> Ledger:
         """Create a ledger for several runs, or open one for reading that was created with the same budget.
 
+        Args:
+            path: The file; None keeps the ledger in memory.
+            budget: What all runs together may spend.
+
+        Returns:
+            The ledger; runs join it by `attach`.
+
         Raises:
             LedgerError: there is a ledger of another budget or of a single run, or the file cannot be used.
         """
@@ -159,6 +173,12 @@ class Ledger:
     def open(cls, path: str | Path) -> Ledger:
         """Open a ledger for reading; nothing is ever written.
 
+        Args:
+            path: The file.
+
+        Returns:
+            The ledger, for reading only.
+
         Raises:
             LedgerError: there is none, or it is damaged, locked, of another version, or no ledger.
         """
@@ -169,6 +189,9 @@ class Ledger:
 
     def reserve(self, *, timestamp: float | None = None) -> int:
         """Charge one round before anybody is invited.
+
+        Args:
+            timestamp: Seconds since 1970 for the row; None leaves it out of the row.
 
         Returns:
             The round's number, never used before in this ledger.
@@ -203,6 +226,11 @@ class Ledger:
 
     def refund(self, number: int, *, reason: str, timestamp: float | None = None) -> None:
         """Take a reservation back: only while no share that unmasks was answered; the caller vouches for that.
+
+        Args:
+            number: The round, as `reserve` returned it.
+            reason: Why there is no sum, in words; kept in the row.
+            timestamp: Seconds since 1970 for the row, or None.
 
         Raises:
             LedgerError: the round is not open, or the ledger cannot be written.
@@ -239,7 +267,7 @@ class Ledger:
         return sum(totals.charged for totals in self._counted())
 
     def turn(self, number: int) -> int:
-        """How many rounds its run had been charged when a round was reserved, that one included.
+        """How many rounds its run had been charged when round `number` was reserved, that one included.
 
         Unlike `charged`, it is the same however many processes charge the run at once: a fixed order counts by it.
 
@@ -263,7 +291,11 @@ class Ledger:
 
     @property
     def identity(self) -> bytes:
-        """Hash of row 0, which holds a random name: no two ledgers share it."""
+        """Hash of row 0, which holds a random name: no two ledgers share it.
+
+        Raises:
+            LedgerError: the file holds no plan.
+        """
         first = self._file.row(0)
         if first is None:
             raise LedgerError(f"the ledger {self.path} holds no plan; restore it from a backup")
@@ -271,7 +303,11 @@ class Ledger:
 
     @property
     def head(self) -> tuple[int, str]:
-        """Sequence and hash of the newest row: kept elsewhere, they show a ledger that lost its tail."""
+        """Sequence and hash of the newest row: kept elsewhere, they show a ledger that lost its tail.
+
+        Raises:
+            LedgerError: the file holds no plan.
+        """
         newest = self._file.newest()
         if newest is None:
             raise LedgerError(f"the ledger {self.path} holds no plan; restore it from a backup")
@@ -279,6 +315,10 @@ class Ledger:
 
     def require(self, sequence: int, digest: str) -> None:
         """Check that a row seen earlier is still there.
+
+        Args:
+            sequence: The row's number.
+            digest: Its hash, 64 hex digits.
 
         Raises:
             LedgerError: it is not: the ledger was replaced, or lost rows.

@@ -51,7 +51,16 @@ StoredRow = tuple[int, str, int, int, str, bytes]
 
 @dataclass(frozen=True)
 class Row:
-    """One row as it stands: `body` is what its kind keeps; `hash` covers it and everything before it."""
+    """One row as it stands: `body` is what its kind keeps; `hash` covers it and everything before it.
+
+    Attributes:
+        sequence: Place in the ledger; the plan is row 0.
+        kind: What it records.
+        run: Which run of a shared ledger it belongs to.
+        round: Number of the round, or 0.
+        body: What its kind keeps.
+        hash: 32 bytes over this row and everything before it.
+    """
 
     sequence: int
     kind: str

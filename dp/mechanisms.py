@@ -271,15 +271,32 @@ class DistributedSkellam:
         }
 
     def share(self, keystream: Keystream) -> NDArray[np.int64]:
-        """Draw one client's noise share: see `DistributedDiscreteGaussian.share`."""
+        """Draw one client's noise share: see `DistributedDiscreteGaussian.share`.
+
+        Args:
+            keystream: Where its randomness comes from.
+
+        Returns:
+            int64, shape (dimension,).
+        """
         return self._sampler.sample(self.dimension, entropy=keystream)
 
     def add_share(self, vector: NDArray[np.int64], keystream: Keystream) -> None:
-        """Add to a client's integer vector, shape (dimension,), what `share` would draw."""
+        """Add to a client's integer vector, shape (dimension,), what `share` would draw.
+
+        Args:
+            vector: int64, changed in place.
+            keystream: Where its randomness comes from.
+        """
         self._sampler.add_to(vector, entropy=keystream)
 
     def one_draw(self, keystream: Keystream, shares: int) -> NDArray[np.int64]:
-        """One draw in place of the sum of `shares` shares, for simulations: Skellam noise is closed under sums."""
+        """One draw in place of the sum of `shares` shares, for simulations: Skellam noise is closed under sums.
+
+        Args:
+            keystream: Where its randomness comes from.
+            shares: How many shares it stands for.
+        """
         from dp.skellam import Skellam
 
         variance = self.local_variance * checks.integer("shares", shares, 1)

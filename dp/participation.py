@@ -96,7 +96,7 @@ class ParticipationCounts:
             raise LedgerError(f"{key_path} is not the key of {self.path}; restore it from a backup")
 
     def count(self, client_id: Any) -> int:
-        """How often a client was drawn to contribute."""
+        """How often the client `client_id` was drawn to contribute."""
         query = "SELECT count FROM participation WHERE client = ?"
         with self._explained():
             found = self._connection.execute(query, (self._pseudonym(_id_bytes(client_id)),)).fetchone()

@@ -119,7 +119,7 @@ class RemovableDiscreteGaussian:
         return math.sqrt(self._part_variance(0) + sum(map(self._part_variance, range(1, self.seeds + 1))))
 
     def stddev_of_sum(self, survivors: int) -> float:
-        """Deviation of the noise in a sum of so many clients, the excess taken off, in integer units."""
+        """Deviation of the noise in a sum of `survivors` clients, the excess taken off, in integer units."""
         missing = self._missing(survivors)
         kept = set(range(self.seeds + 1)) - set(self.revealed(missing))
         return math.sqrt(survivors * sum(map(self._part_variance, kept)))
@@ -159,7 +159,13 @@ class RemovableDiscreteGaussian:
         return share + self.excess(enumerate(seeds, start=1))
 
     def add_share(self, vector: NDArray[np.int64], keystream: Keystream, seeds: Sequence[bytes]) -> None:
-        """Add to a client's integer vector, shape (dimension,), what `share` would draw."""
+        """Add to a client's integer vector, shape (dimension,), what `share` would draw.
+
+        Args:
+            vector: int64, changed in place.
+            keystream: Randomness of the part that stays.
+            seeds: 32 bytes for each part that can be taken off.
+        """
         vector += self.share(keystream, seeds)
 
     def excess(self, seeds: Iterable[tuple[int, bytes]]) -> NDArray[np.int64]:

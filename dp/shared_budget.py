@@ -136,6 +136,13 @@ class SharedBudget:
     ) -> SharedBudget:
         """A budget whose readers' order has most to spare after the sampled rounds one expects in all.
 
+        Args:
+            delta: In (0, 1).
+            expected: The events one expects of all runs.
+            readers_epsilon: Budget against readers, above 0.
+            server_epsilon: Budget against the server; None promises it nothing.
+            server_order: Renyi order of the server's filter; a Gaussian filter when None.
+
         >>> from dp.events import Poisson
         >>> rounds = Composed(Poisson(Gaussian(1.5), 0.01), 500)
         >>> SharedBudget.planned(delta=1e-6, expected=rounds, readers_epsilon=2.0).readers_order
@@ -220,7 +227,7 @@ class SharedBudget:
 
     @classmethod
     def from_description(cls, fields: Mapping[str, Any]) -> SharedBudget:
-        """The inverse of `describe`."""
+        """The inverse of `describe`; `fields` as that made them."""
         readers, server = fields["readers"] or {}, fields["server"] or {}
         return cls(
             delta=fields["delta"],

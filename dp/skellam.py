@@ -85,7 +85,12 @@ class Skellam:
         return values.reshape(shape)
 
     def add_to(self, vector: NDArray[np.int64], entropy: Keystream | None = None) -> None:
-        """Add to each element of a one-dimensional array what `sample` would draw: no second array of that size."""
+        """Add to each element of a one-dimensional array what `sample` would draw: no second array of that size.
+
+        Args:
+            vector: int64, shape (n,), changed in place.
+            entropy: A keystream; a fresh one from the operating system when None.
+        """
         keystream = Keystream() if entropy is None else entropy
         shares = math.ceil(self.variance / _LARGEST_DIRECT)
         for _ in range(shares):

@@ -178,6 +178,12 @@ class Spending:
 def spending(path: str | Path) -> Spending:
     """Read what a ledger says was spent, from its running totals; `dp.verify` checks them.
 
+    Args:
+        path: The ledger's file.
+
+    Returns:
+        What was spent and what is left, by run and in all.
+
     Raises:
         LedgerError: the file cannot be read as a ledger.
     """

@@ -76,7 +76,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class Statements:
-    """Both statements of one run; neither is shown without the other."""
+    """Both statements of one run; neither is shown without the other.
+
+    Attributes:
+        readers: Against readers of the released models and metrics.
+        server: Against the server.
+    """
 
     readers: Statement
     server: Statement
@@ -284,6 +289,9 @@ def _runs(count: int) -> str:
 
 def epsilon_text(epsilon: float) -> str:
     """Four figures, never rounded down: a privacy cost must not look smaller than it is.
+
+    Args:
+        epsilon: At least 0, or infinite.
 
     >>> [epsilon_text(value) for value in (0.0, 0.123412, 2.53022, 31.04, 1234.5, math.inf)]
     ['0', '0.1235', '2.531', '31.04', '1235', 'infinite']

@@ -134,6 +134,11 @@ class QueryAccountant:
     def for_event(cls, event: Any, sampler: PaddedPoisson, privacy: Privacy) -> QueryAccountant:
         """Account for rounds of one event on Poisson draws of `sampler`; all of an event's parts share one draw.
 
+        Args:
+            event: A `DpEvent` of one round.
+            sampler: How clients are drawn.
+            privacy: The promise, with `trusted_server=True`.
+
         Raises:
             UnsupportedEvent: no accountant covers the event.
         """
@@ -151,7 +156,12 @@ class QueryAccountant:
 
     @classmethod
     def for_tree(cls, noise_multiplier: float, privacy: Privacy) -> QueryAccountant:
-        """Account for one tree of prefix sums in which each client takes part at most once."""
+        """Account for one tree of prefix sums in which each client takes part at most once.
+
+        Args:
+            noise_multiplier: Deviation of a node's noise over the clip.
+            privacy: The promise, with `trusted_server=True`.
+        """
         facts = {"tree": noise_multiplier, "delta": privacy.delta}
         return cls(
             privacy,

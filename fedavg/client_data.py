@@ -48,6 +48,12 @@ class ClientData:
     def of(cls, clients: ClientData | Mapping[Any, Any] | Sequence[Any]) -> ClientData:
         """Take a population as it comes: a `ClientData`, a mapping of id to data, or a sequence of data.
 
+        Args:
+            clients: the population; ids are the mapping's keys, or 0..N-1 for a sequence.
+
+        Returns:
+            The population; a `ClientData` is returned as it is.
+
         Raises:
             ParameterError: none of the three, or nobody in it.
         """
@@ -119,6 +125,9 @@ class ClientData:
     def map(self, function: Callable[[Any], Any]) -> ClientData:
         """Apply `function` to a client's data whenever it is fetched.
 
+        Returns:
+            The same clients, each with what the function makes of its data.
+
         >>> ClientData.of({"ada": [1, 2]}).map(sum).for_client("ada")
         3
         """
@@ -140,7 +149,7 @@ class ClientData:
         return ClientData(kept, _part(self._for_client, list(kept)))
 
     def for_client(self, client_id: Any) -> Any:
-        """One client's data, in whatever form the step takes."""
+        """The data of the client `client_id`, in whatever form the step takes."""
         return self._for_client(client_id)
 
     def __len__(self) -> int:

@@ -29,7 +29,14 @@ class RunEntropy:
 
     @classmethod
     def seeded(cls, seed: int) -> RunEntropy:
-        """Everything from one public number: for tests and simulations, never for anybody's protection."""
+        """Everything from one public number: for tests and simulations, never for anybody's protection.
+
+        Args:
+            seed: A whole number from 0 to 2^63 - 1.
+
+        Raises:
+            ParameterError: a seed outside that range.
+        """
         if not 0 <= seed < 2**63:
             raise ParameterError(f"the simulation seed is {seed}; give a whole number from 0 to 2^63 - 1")
         return cls(hashlib.sha256(b"veilsum simulation seed" + seed.to_bytes(8, "big")).digest())
@@ -45,24 +52,40 @@ class RunEntropy:
         return self._key is not None
 
     def keystream(self, *labels: str | int) -> dp.Keystream:
-        """A 256-bit-keyed stream for a cohort draw or one client's rounding and noise."""
+        """A 256-bit-keyed stream for a cohort draw or one client's rounding and noise.
+
+        Args:
+            labels: What it is for; other labels give an independent stream.
+        """
         root = self._root
         if root is None:
             return dp.Keystream()
         return dp.Keystream.seeded(root.derive("keystream", *labels)(32))
 
     def secret(self, *labels: str | int) -> bytes:
-        """32 secret bytes, such as a seed that the protocol would have shared."""
+        """32 secret bytes, such as a seed that the protocol would have shared.
+
+        Args:
+            labels: What they are for.
+        """
         root = self._root
         return (secagg.system_entropy if root is None else root.derive("secret", *labels))(32)
 
     def protocol(self, *labels: str | int) -> secagg.SeededEntropy | None:
-        """Entropy for one round's keys and masks; None stands for the operating system's."""
+        """Entropy for one round's keys and masks; None stands for the operating system's.
+
+        Args:
+            labels: What it is for.
+        """
         root = self._root
         return None if root is None else root.derive("protocol", *labels)
 
     def dice(self, *labels: str | int) -> np.random.Generator:
-        """The simulator's own choices, such as who drops out: protects nobody."""
+        """The simulator's own choices, such as who drops out: protects nobody.
+
+        Args:
+            labels: What they are for.
+        """
         root = self._root
         return np.random.default_rng(
             None if root is None else int.from_bytes(root.derive("dice", *labels)(16), "big")

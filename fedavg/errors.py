@@ -38,7 +38,12 @@ class CheckpointError(FedAvgError):
 
 
 class RoundAborted(FedAvgError):
-    """A round ended without a sum; the ledger says whether it was charged. The next round may be tried."""
+    """A round ended without a sum; the ledger says whether it was charged. The next round may be tried.
+
+    Args:
+        message: What happened.
+        charged: Whether the ledger still holds the round's cost.
+    """
 
     def __init__(self, message: str, *, charged: bool) -> None:
         super().__init__(message)

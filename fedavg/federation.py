@@ -51,7 +51,21 @@ Evaluate = Callable[[Tree], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class RoundReport:
-    """One finished round, everything in it public: noised sums, the padded cohort, and what has been spent."""
+    """One finished round, everything in it public: noised sums, the padded cohort, and what has been spent.
+
+    Attributes:
+        round: Number of the round, from 1.
+        rounds: How many are planned.
+        cohort: Clients invited, padding included.
+        survivors: Clients whose masked vector is in the sum.
+        bytes_up_per_client: Mean bytes that a client of the cohort sent.
+        epsilon: Spent so far, against readers and against the server, at the run's delta.
+        metrics: Noised means of what clients reported, by name.
+        contributed: Noised number of clients whose data is in the sum.
+        failed: Noised number of clients whose step failed.
+        evaluation: What `evaluate` returned for the new model.
+        l2_clip_norm: The round's clip, where it is adaptive.
+    """
 
     round: int
     rounds: int
@@ -73,14 +87,25 @@ class RoundReport:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> RoundReport:
-        """The inverse of `as_dict`."""
+        """The inverse of `as_dict`; `fields` as that made them."""
         epsilon = {name: inf if value is None else value for name, value in fields["epsilon"].items()}
         return cls(**{**fields, "epsilon": dp.Epsilons(**epsilon)})
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: the model, what it cost and against whom, and round by round how it went."""
+    """What a run leaves: the model, what it cost and against whom, and round by round how it went.
+
+    Attributes:
+        weights: The last model, a nest of arrays in the form that was given.
+        statement: What the run cost against each observer, with its assumptions.
+        rounds: A report for each finished round.
+        plan: How rounds were summed: sizes, noise, masks.
+        sampler: How cohorts were drawn.
+        privacy: The promise, its noise multiplier calibrated.
+        ledger: The ledger's file; None where it was in memory only.
+        stopped: None when all rounds ran, else why not, in words.
+    """
 
     weights: Tree
     statement: dp.Statements
@@ -97,6 +122,10 @@ class Federation:
     """A run whose outer loop is yours: iterate over it, or call `run_round` until `finished`.
 
     Arguments are `fedavg.train`'s.
+
+    Raises:
+        ParameterError, dp.ParameterError, secagg.ParameterError: settings that cannot keep the promise.
+        CheckpointError: the folder holds another run, or one that cannot be resumed.
 
     >>> import numpy as np
     >>> def step(weights, data):
@@ -210,6 +239,9 @@ class Federation:
     def run_round(self) -> RoundReport:
         """Run one round and keep it.
 
+        Returns:
+            What the round released, and what has been spent so far.
+
         Raises:
             dp.BudgetExceeded: the round would pass a budget; nothing was drawn or charged.
             RoundAborted: too many dropped out; says whether the round was charged. The run can go on.
@@ -241,7 +273,11 @@ class Federation:
             self._folder.pin(self.ledger)
 
     def result(self, stopped: str | None = None) -> Result:
-        """What the run has come to so far."""
+        """What the run has come to so far.
+
+        Args:
+            stopped: Why the run ended early, in words; None where it did not.
+        """
         return Result(
             weights=self._process.weights(self.state),
             statement=self.statement(),

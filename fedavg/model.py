@@ -86,7 +86,12 @@ class FunctionalModel:
             )
 
     def sums(self, weights: Tree, data: Any) -> dict[str, float]:
-        """A client's metric sums over its batches, with "num_examples"; stays on the client until it is clipped."""
+        """A client's metric sums over its batches, with "num_examples"; stays on the client until it is clipped.
+
+        Args:
+            weights: The model, in the form of `weights`.
+            data: A client's batches.
+        """
         total = dict.fromkeys((EXAMPLES, *self.bounds), 0.0)
         for batch in batches_of(data):
             total[EXAMPLES] += count_examples(batch)
@@ -104,6 +109,9 @@ def batches(size: int, *, repeat: int = 1, shuffle: int | None = None) -> Callab
         size: Most examples in a batch, at least 1.
         repeat: How often the client's examples are gone through, at least 1; evaluation never repeats.
         shuffle: A seed for their order, anew in each pass; None leaves them in order.
+
+    Returns:
+        The function: arrays that share their first axis in, a list of batches out.
 
     Raises:
         ParameterError: a value is out of its range.

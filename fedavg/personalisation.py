@@ -87,6 +87,12 @@ def fine_tune(model: FunctionalModel, optimizer: ClientOptimizer, *, epochs: int
         model: The model.
         optimizer: As `build_weighted_fed_avg`'s client optimizer; anew in each pass.
         epochs: Passes, at least 1.
+
+    Returns:
+        A step that trains on a client's own data and sends nothing.
+
+    Raises:
+        ParameterError: fewer than one epoch.
     """
     if epochs < 1:
         raise ParameterError(f"fine-tuning for {epochs} epochs; give at least 1")

@@ -36,6 +36,8 @@ class SecureAggregation:
             drop out; "remove" takes it off again, by seeds that clients share (`dp.RemovableDiscreteGaussian`).
         compression: "rotation" sends about half the bits: vectors are rotated at random, rounded coarsely, and now and
             then a coordinate wraps, at the cost of at most 1% more error than the noise's own (`dp.compressed`).
+        masked: False only by `ideal()`: the plain sum of the same integers.
+        one_draw: Only by `ideal(one_draw=True)`: the noise of a sum drawn at once.
     """
 
     dropout: float = 0.1
@@ -81,6 +83,10 @@ class SecureAggregation:
 
         Bit-identical to the real protocol for the same entropy; with `one_draw`, the noise of the sum is drawn once
         instead of share by share: the same law (`one_draw` of the mechanisms), other bits.
+
+        Args:
+            one_draw: Draw the noise of the sum at once.
+            settings: As of `SecureAggregation`.
         """
         return cls(masked=False, one_draw=one_draw, **settings)
 

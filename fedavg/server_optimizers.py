@@ -29,7 +29,13 @@ _SecondMoment = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True)
 class ServerOptimizer:
-    """A pure pair: `initialize(size, dtype) -> state`; `update(state, weights, average) -> (state, weights)`."""
+    """A pure pair: `initialize(size, dtype) -> state`; `update(state, weights, average) -> (state, weights)`.
+
+    Attributes:
+        name: What reports call it.
+        initialize: `(size, dtype) -> state`: the state before the first round.
+        update: `(state, weights, average) -> (state, weights)`, flat arrays of shape (size,).
+    """
 
     name: str
     initialize: Callable[[int, Any], OptimizerState]
@@ -42,6 +48,9 @@ def sgd(*, learning_rate: float | Schedule = 1.0, momentum: float = 0.0) -> Serv
     Args:
         learning_rate: Server step size, positive, or a schedule; 1.0 is FedAvg's.
         momentum: Share of the last step kept, in [0, 1).
+
+    Returns:
+        The server optimizer.
 
     Raises:
         ParameterError: a value out of its range.

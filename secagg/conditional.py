@@ -41,6 +41,11 @@ class RevealRule:
     def revealed(self, parameters: RoundParameters, shared: Mask, survivors: Mask) -> list[int]:
         """The numbers of the seeds to reveal, ascending.
 
+        Args:
+            parameters: The round's.
+            shared: U2, a bool for each client of the roster.
+            survivors: U3, likewise.
+
         Raises:
             ParameterError: the rule named a seed that does not exist.
         """

@@ -26,6 +26,7 @@ from secagg.errors import LocalProtocolError, ParameterError
 __all__ = ["Entropy", "SeededEntropy", "system_entropy"]
 
 Entropy = Callable[[int], bytes]
+"""Gives so many random bytes."""
 
 _KEY_BYTES = 32
 

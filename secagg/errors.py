@@ -49,6 +49,11 @@ class RecordError(SecAggError):
 class TooFewClients(SecAggError):
     """Fewer clients than the threshold or the floor remain; nothing is released.
 
+    Args:
+        have: As the attribute.
+        need: As the attribute.
+        what: Who is counted, for the message.
+
     Attributes:
         have: how many remain.
         need: how many are needed.
@@ -63,6 +68,11 @@ class TooFewClients(SecAggError):
 
 class RemoteProtocolError(SecAggError):
     """A peer sent something it must not send.
+
+    Args:
+        message: What was wrong with it.
+        sender: As the attribute.
+        phase: As the attribute.
 
     Attributes:
         sender: id of the peer, or None where the server itself is the peer or it is not known.

@@ -161,6 +161,8 @@ def unmet_conditions(
 ) -> tuple[str, ...]:
     """Return the names of the conditions that a given sparse graph does not meet, of E1 to E5.
 
+    Arguments are those of `graph_parameters`, with the k `neighbours` and the `threshold` t to be judged.
+
     Raises:
         ParameterError: a value out of range.
 

@@ -50,6 +50,9 @@ class Identity:
 
     Args:
         private: the 32 private bytes of an Ed25519 key.
+
+    Raises:
+        ParameterError: not 32 bytes.
     """
 
     __slots__ = ("_key", "public")
@@ -62,7 +65,14 @@ class Identity:
 
     @classmethod
     def generate(cls, entropy: Entropy = system_entropy) -> Identity:
-        """Make a new identity."""
+        """Make a new identity.
+
+        Args:
+            entropy: Where its 32 bytes come from.
+
+        Returns:
+            The identity.
+        """
         return cls(entropy(_KEY_BYTES))
 
     def sign(self, statement: bytes) -> bytes:
@@ -115,6 +125,11 @@ class IdentityRoster(Mapping[int, bytes]):
 
     def verify(self, client: int, signature: bytes, statement: bytes) -> None:
         """Check a client's signature.
+
+        Args:
+            client: Whose it should be.
+            signature: 64 bytes, Ed25519.
+            statement: The bytes that were signed.
 
         Raises:
             AuthenticationFailed: an unknown client or a bad signature; names the client.

@@ -100,6 +100,8 @@ class PartialSum:
 
         Raises:
             RemoteProtocolError: the message is refused; nothing was added.
+            DuplicateMessage, UnexpectedMessage: such refusals: the client's input is in already, or the client
+                is not one of these.
         """
         position = self._position.get(sender)
         if position is None or not self._shared[position]:
@@ -117,6 +119,9 @@ class PartialSum:
     @one_at_a_time
     def add(self, data: bytes) -> None:
         """Add another partial sum of the same round.
+
+        Args:
+            data: What the other's `encode` returned.
 
         Raises:
             RemoteProtocolError: it is refused; nothing was added.

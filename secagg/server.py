@@ -147,7 +147,7 @@ class Server:
         return self._phase
 
     def expects(self, client_id: int) -> bool:
-        """Whether the present stage waits for this client; anyone may advertise."""
+        """Whether the present stage waits for the client `client_id`; anyone may advertise."""
         return self._phase is Phase.ADVERTISE or client_id in self._expected
 
     @property
@@ -172,7 +172,7 @@ class Server:
     __reduce__ = refuse_copies
 
     def message_for(self, client_id: int) -> bytes:
-        """The message that opens the present stage for one client; the same bytes whenever asked.
+        """The message that opens the present stage for the client `client_id`; the same bytes whenever asked.
 
         Raises:
             LocalProtocolError: this client is not part of the present stage, or the round is over.
@@ -200,6 +200,7 @@ class Server:
         Raises:
             RemoteProtocolError: the message is refused; it had no effect and the round goes on.
             LocalProtocolError: another call is under way; hand the message over again after it.
+            DuplicateMessage, MalformedMessage, UnexpectedMessage: the refusals that it raises itself.
         """
         if len(data) > MAX_MESSAGE_BYTES:
             raise MalformedMessage(
@@ -227,7 +228,11 @@ class Server:
 
     @property
     def partial_opening(self) -> tuple[bytes, bytes]:
-        """What a `secagg.PartialSum` needs to take masked inputs: the roster message, and U2 as a bitmap."""
+        """What a `secagg.PartialSum` needs to take masked inputs: the roster message, and U2 as a bitmap.
+
+        Raises:
+            LocalProtocolError: the present stage takes no masked inputs.
+        """
         if self._phase is not Phase.MASKED_INPUT:
             raise LocalProtocolError(f"no masked inputs are taken in phase {self._phase.value}")
         return self._broadcast, bitmap(self._shared)

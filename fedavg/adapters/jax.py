@@ -33,6 +33,9 @@ def model_from_jax(
         metrics: `metrics(outputs, targets)`, sums over the batch, over numpy arrays.
         bounds: Each metric's largest absolute value for one example.
 
+    Returns:
+        The model, for any `build_*`.
+
     Raises:
         ParameterError: metrics without `predict` or bounds.
     """

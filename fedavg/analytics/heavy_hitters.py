@@ -168,6 +168,9 @@ def heavy_hitters(
         width: Most prefixes that are followed.
         alphabet: The letters.
         false_discovery: Largest probability that any word is reported that nobody holds.
+
+    Raises:
+        ExecutionError: a setting out of its range, or an alphabet with repeated letters.
     """
     for name, value in (("words_per_client", words_per_client), ("longest", longest), ("width", width)):
         if value < 1:

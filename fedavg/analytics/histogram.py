@@ -56,6 +56,12 @@ def histogram(clients: Clients, *, edges: Sequence[float], context: Context) -> 
         edges: Of the bins, ascending, public.
         context: Population, promise, and way of summing; its promise is used up by the call.
 
+    Returns:
+        Noised counts with the deviation of their noise.
+
+    Raises:
+        ExecutionError: fewer than two edges, or edges that do not ascend.
+
     >>> from fedavg import RunEntropy, SecureAggregation
     >>> context = Context(population=3000, delta=1e-5, readers_epsilon=1.0, entropy=RunEntropy.seeded(1),
     ...     secure=SecureAggregation.ideal(one_draw=True))

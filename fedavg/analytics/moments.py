@@ -29,7 +29,17 @@ __all__ = ["Moments", "mean_and_variance"]
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance over clients, each with the deviation that the noise gives it (a first-order figure)."""
+    """Mean and variance over clients, each with the deviation that the noise gives it (a first-order figure).
+
+    Attributes:
+        mean: In the clients' unit.
+        mean_stddev: Deviation of its noise, same unit.
+        variance: In the unit's square.
+        variance_stddev: Deviation of its noise, in the unit's square.
+        count: Noised number of clients.
+        count_stddev: Deviation of its noise.
+        statements: What it cost against each observer.
+    """
 
     mean: float
     mean_stddev: float

@@ -83,6 +83,12 @@ def quantiles(
         context: Population, promise, and way of summing; its promise is used up by the call.
         depth: The finest bins are (upper - lower) / 2^depth wide; at most 10.
 
+    Returns:
+        The quantiles, with an interval for each.
+
+    Raises:
+        ExecutionError: a probability outside (0, 1), or a depth out of its range.
+
     >>> from fedavg import RunEntropy, SecureAggregation
     >>> context = Context(population=3000, delta=1e-5, readers_epsilon=1.0, entropy=RunEntropy.seeded(1),
     ...     secure=SecureAggregation.ideal(one_draw=True))

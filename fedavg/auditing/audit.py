@@ -138,6 +138,9 @@ def audit(
         entropy: Randomness of everything; from the operating system when None.
         on_step: Called with the name of what is done next.
 
+    Returns:
+        Lower bound, estimate, and a finding for each detector.
+
     Raises:
         ParameterError, dp.ParameterError: a number out of range.
     """

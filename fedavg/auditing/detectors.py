@@ -45,6 +45,11 @@ def noise_in_full(plan: AggregationPlan, *, entropy: RunEntropy, level: float = 
     """Whether a sum of known inputs holds the noise of all its shares.
 
     Rounding adds a little to it, which makes the test err less often than `level`.
+
+    Args:
+        plan: How rounds are summed: `Federation.plan`.
+        entropy: Randomness of the trial.
+        level: How often it may flag an honest plan, in (0, 1).
     """
     from scipy.stats import chi2
 
@@ -62,7 +67,13 @@ def noise_in_full(plan: AggregationPlan, *, entropy: RunEntropy, level: float = 
 
 
 def clip_applied(plan: AggregationPlan, *, entropy: RunEntropy, level: float = 0.05) -> Finding:
-    """Whether a client whose values are a hundred times too large moves the sum by no more than the sensitivity."""
+    """Whether a client whose values are a hundred times too large moves the sum by no more than the sensitivity.
+
+    Args:
+        plan: How rounds are summed: `Federation.plan`.
+        entropy: Randomness of the trial.
+        level: How often it may flag an honest plan, in (0, 1).
+    """
     from scipy.stats import norm
 
     canaries = Canaries(plan, entropy)
@@ -82,7 +93,13 @@ def clip_applied(plan: AggregationPlan, *, entropy: RunEntropy, level: float = 0
 
 
 def fresh_noise(plan: AggregationPlan, *, entropy: RunEntropy, level: float = 0.05) -> Finding:
-    """Whether the noise of two rounds is uncorrelated."""
+    """Whether the noise of two rounds is uncorrelated.
+
+    Args:
+        plan: How rounds are summed: `Federation.plan`.
+        entropy: Randomness of the trial.
+        level: How often it may flag an honest plan, in (0, 1).
+    """
     from scipy.stats import norm
 
     canaries = Canaries(plan, entropy)

@@ -131,6 +131,12 @@ class Transcript:
 def read_transcript(path: str | Path) -> Transcript:
     """Open a transcript.
 
+    Args:
+        path: The file that `Recorder` wrote.
+
+    Returns:
+        The transcript; messages are read as they are asked for.
+
     Raises:
         CheckpointError: there is none, or it is none that can be audited.
     """

@@ -29,6 +29,8 @@ PROVES_NOT = (
     "A transcript audit proves only that these bytes, as logged, hold no clear input. It does not prove that the log is"
     " complete, that no invented clients took part, that noise was added, or that anything was erased."
 )
+"""What no transcript audit can show; printed with every one."""
+
 _NAMED = 8  # Problems that are spelled out; the rest are counted.
 
 
@@ -77,6 +79,9 @@ def audit_transcript(transcript: Transcript, *, level: float = 0.01) -> Transcri
     Args:
         transcript: As `Recorder` wrote it.
         level: Probability that an honest transcript is flagged, at most.
+
+    Returns:
+        The finding, and how many messages and values it rests on.
 
     Raises:
         CheckpointError: a line is no message.

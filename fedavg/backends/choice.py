@@ -16,6 +16,9 @@ def of(backend: Backend | str | None) -> Backend:
             cluster at hand, or one that is started; an address of a Ray cluster ("host:6379", "auto") there; a
             `Backend` is taken as it is.
 
+    Returns:
+        The backend.
+
     Raises:
         ParameterError: none of these.
 

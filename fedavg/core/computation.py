@@ -53,7 +53,11 @@ _active: ContextVar[Any] = ContextVar("context", default=None)
 
 
 class Value:
-    """A federated value inside a computation: a symbol for an expression."""
+    """A federated value inside a computation: a symbol for an expression.
+
+    Args:
+        node: The expression that it stands for.
+    """
 
     __slots__ = ("node",)
 
@@ -148,6 +152,12 @@ class FederatedComputation:
 
     Calling it runs it in the context that is active (`with context:`); a program that asks nothing of clients needs
     none. Called with federated values, inside another computation, it becomes part of that one's graph and draw.
+
+    Attributes:
+        function: What was traced.
+        parameters: A node for each parameter.
+        result: The node or nest of nodes that it returns.
+        insecure: Whether sums without a bound were let pass.
     """
 
     function: Callable[..., Any]
@@ -208,6 +218,9 @@ class FederatedComputation:
 
         Returns:
             A `fedavg.core.PrivacyReport`.
+
+        Raises:
+            ExecutionError: no context was given and none is active, or it cannot state a cost.
         """
         context = context or _active.get()
         if context is None:
@@ -251,6 +264,9 @@ def federated_computation(*types: Any, insecure: bool = False) -> Any:
     Args:
         types: The types of its parameters: `at_clients(...)` or `at_server(...)`.
         insecure: Let sums without a bound pass, for debugging; such a program runs in an insecure context alone.
+
+    Returns:
+        The program; without `types` before the function, a decorator that makes it.
 
     Raises:
         PrivacyTypeError: it could move something from the clients to the server un-noised.

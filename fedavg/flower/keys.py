@@ -50,7 +50,14 @@ class NodeIdentity:
 
 
 def make_identity(folder: Path, node: int) -> bytes:
-    """Make a node's identity in its folder, and return the public half for the roster.
+    """Make a node's identity in its folder.
+
+    Args:
+        folder: The node's own, made if it is missing.
+        node: Its number in the roster.
+
+    Returns:
+        The public half, 32 bytes, for the roster; the private half stays in the folder.
 
     Raises:
         NodeSetupError: there is one already; a new one would not be in anybody's roster.
@@ -67,13 +74,22 @@ def make_identity(folder: Path, node: int) -> bytes:
 
 
 def write_roster(path: Path, publics: Mapping[int, bytes]) -> None:
-    """Write the roster that everybody gets; refused where two nodes share a key or a key is weak."""
+    """Write the roster that everybody gets; refused where two nodes share a key or a key is weak.
+
+    Args:
+        path: The file; overwritten.
+        publics: 32-byte public keys by node.
+    """
     secagg.IdentityRoster(publics)
     path.write_text(json.dumps({str(node): publics[node].hex() for node in sorted(publics)}, indent=1))
 
 
 def make_folders(root: Path, nodes: int) -> list[Path]:
     """Make folders, identities and roster of nodes that one operator runs.
+
+    Args:
+        root: Where to put them; made if it is missing.
+        nodes: How many.
 
     Returns:
         The nodes' folders, each with a copy of the roster.
@@ -87,6 +103,12 @@ def make_folders(root: Path, nodes: int) -> list[Path]:
 
 def read_roster(path: Path) -> secagg.IdentityRoster:
     """Read a roster.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Public keys by node.
 
     Raises:
         NodeSetupError: it is missing or damaged.

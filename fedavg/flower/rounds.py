@@ -44,6 +44,11 @@ class Deadlines:
 
     Flower takes a dead SuperNode for a living one, and does not let it in again, until two of its heartbeats (of 30
     seconds) are missing: a shorter pause meets the same dead nodes again.
+
+    Attributes:
+        stage: Seconds for a stage without training.
+        masked_input: Seconds for the stage in which nodes train.
+        pause: Seconds after a round without a sum.
     """
 
     stage: float = 120.0

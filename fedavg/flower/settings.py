@@ -151,6 +151,12 @@ class PrivateRounds:
     def read(cls, path: str | Path) -> PrivateRounds:
         """Read settings from a file that `write` wrote, or a person did.
 
+        Args:
+            path: The file.
+
+        Returns:
+            The settings.
+
         Raises:
             ParameterError: the file is missing or damaged, or holds a name or value that makes no sense.
         """
@@ -163,7 +169,11 @@ class PrivateRounds:
             raise ParameterError(f"the settings {path} cannot be used: {error}") from error
 
     def write(self, path: str | Path) -> None:
-        """Write these settings to a file, as JSON that a person can read."""
+        """Write these settings to a file, as JSON that a person can read.
+
+        Args:
+            path: The file; overwritten.
+        """
         fields = asdict(self)
         hidden = {item.name for item in dataclass_fields(SecureAggregation) if not item.repr}
         fields["secure"] = {name: value for name, value in fields["secure"].items() if name not in hidden}

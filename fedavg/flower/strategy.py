@@ -115,6 +115,15 @@ class PrivateStrategy:
     def start(self, grid: Any, initial_arrays: ArrayRecord, num_rounds: int = 3, **settings: Any) -> Any:
         """Run the strategy inside over private rounds; arguments and result are its own `start`'s.
 
+        Args:
+            grid: Flower's grid, as its server app was given it.
+            initial_arrays: The model to begin with.
+            num_rounds: How many rounds to run; at most those planned.
+            settings: Passed on to the strategy inside.
+
+        Returns:
+            Its result.
+
         Raises:
             RoundAborted: three rounds in a row ended without a sum.
             ParameterError, dp.ParameterError, secagg.ParameterError: settings that cannot keep the promise.

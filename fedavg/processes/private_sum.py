@@ -33,7 +33,20 @@ __all__ = ["PrivateSum", "private_sum"]
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateSum:
-    """What `private_sum` returns: settings that processes make their aggregators from, each with its own ledger."""
+    """What `private_sum` returns: settings that processes make their aggregators from, each with its own ledger.
+
+    Attributes:
+        privacy: The promise, its multiplier calibrated.
+        clip: Bound on the joint L2 norm of a client's vector.
+        rounds: How many are planned.
+        cohort_size: Clients in a round, or expected ones where the library draws.
+        population: Size of the population the library draws from, or None.
+        weights: How a client's examples count, or None for one each.
+        weight_share: Share of the squared joint norm that weights take.
+        secure: How the sum is taken.
+        ledger: File of the ledger, or None for memory.
+        entropy: Where randomness comes from.
+    """
 
     privacy: dp.Privacy
     clip: float

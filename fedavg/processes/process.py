@@ -60,7 +60,12 @@ class Typed(Generic[_Parameters, _Result]):
 
 
 class ModelWeights(NamedTuple):
-    """A model's weights: those that are trained, and those that only travel."""
+    """A model's weights: those that are trained, and those that only travel.
+
+    Attributes:
+        trainable: A nest of arrays; what clients train.
+        non_trainable: Arrays that only travel.
+    """
 
     trainable: Tree
     non_trainable: Tree = ()
@@ -68,7 +73,13 @@ class ModelWeights(NamedTuple):
 
 @dataclass(frozen=True)
 class ProcessState:
-    """The server's state between rounds; everything in it was released, nothing in it is anybody's secret."""
+    """The server's state between rounds; everything in it was released, nothing in it is anybody's secret.
+
+    Attributes:
+        model: The weights after the last round.
+        optimizer: The server optimizer's own state.
+        round: Rounds finished.
+    """
 
     model: ModelWeights
     optimizer: OptimizerState
@@ -90,7 +101,18 @@ class RoundOutput:
 
 
 class Rounds:
-    """What every process shares: the model's weights in and out, one round's sums, what was spent."""
+    """What every process shares: the model's weights in and out, one round's sums, what was spent.
+
+    Args:
+        work: What clients do in a round, and the weights it begins with.
+        aggregator: How their vectors are summed.
+        name: Under which name metrics are reported.
+        counted: Whether clients also send their number of examples, in the vector.
+
+    Attributes:
+        initialize: `() -> state`, with a `type_signature`.
+        next: `(state, data) -> RoundOutput`; data is a list of clients' data, or a population to draw from.
+    """
 
     def __init__(self, work: RoundWork, aggregator: Aggregator, name: str, *, counted: bool) -> None:
         self._work, self._aggregator, self._name = work, aggregator, name
@@ -110,11 +132,11 @@ class Rounds:
         """`(state, data) -> RoundOutput`; data is a list of clients' data, or a population to draw from."""
 
     def get_model_weights(self, state: ProcessState) -> Tree:
-        """The model as the nest of arrays that the user gave."""
+        """The model in `state`, as the nest of arrays that the user gave."""
         return self._spec.unflatten(self._spec.flatten(state.model.trainable))
 
     def set_model_weights(self, state: ProcessState, weights: Tree) -> ProcessState:
-        """The state with another model; the optimizer's own state stays.
+        """The state with another model, `weights`; the optimizer's own state stays.
 
         Raises:
             TreeError: another nest than the model's.
@@ -147,7 +169,14 @@ class Rounds:
 
 
 class FederatedProcess(Rounds):
-    """Rounds of federated averaging as a pure pair."""
+    """Rounds of federated averaging as a pure pair.
+
+    Args:
+        work: What clients do in a round, and the weights it begins with.
+        aggregator: How their vectors are summed.
+        optimizer: What the server does with the average.
+        counted: Whether clients also send their number of examples, in the vector.
+    """
 
     def __init__(
         self, work: RoundWork, aggregator: Aggregator, optimizer: ServerOptimizer, *, counted: bool

@@ -111,6 +111,12 @@ class View:
     def load(cls, run: Path) -> View:
         """Read the view of a run folder, with its audit if it has one.
 
+        Args:
+            run: The run's folder.
+
+        Returns:
+            The view.
+
         Raises:
             CheckpointError: the folder holds none, or it cannot be read.
         """

@@ -17,7 +17,7 @@ _HEADINGS = {"readers": "Against readers of the model", "server": "Against the s
 
 
 def bytes_text(count: int) -> str:
-    """A size in decimal units.
+    """A size of `count` bytes in decimal units.
 
     >>> bytes_text(31_234), bytes_text(4_100_000)
     ('31.2 kB', '4.10 MB')

@@ -73,15 +73,25 @@ class BendableServer(Server):
         self._bends.append((kind, change))
 
     def show_shared(self, to: Iterable[int], *, among: Collection[int]) -> None:
-        """Tell some clients that exactly the clients `among` shared (U2)."""
+        """Tell some clients that exactly the clients `among` shared (U2).
+
+        Args:
+            to: Who is told.
+            among: The set they are told.
+        """
         self._shown_shared.update(dict.fromkeys(to, among))
 
     def show_survivors(self, to: Iterable[int], *, among: Collection[int]) -> None:
-        """Tell some clients that exactly the clients `among` are in the sum (U3)."""
+        """Tell some clients that exactly the clients `among` are in the sum (U3).
+
+        Args:
+            to: Who is told.
+            among: The set they are told.
+        """
         self._shown_survivors.update(dict.fromkeys(to, among))
 
     def spoil_row(self, dealer: int, holder: int) -> None:
-        """Deliver zeros in place of the row of shares from one client to another."""
+        """Deliver zeros in place of the row of shares from client `dealer` to client `holder`."""
         self._spoiled.add((dealer, holder))
 
     @property
@@ -263,7 +273,11 @@ def too_high_a_degree(threshold: int) -> Delta:
 
 
 def one_wrong_share(wrong_point: int) -> Delta:
-    """Deal the holder at one point a share off the polynomial."""
+    """Deal the holder at one point a share off the polynomial.
+
+    Args:
+        wrong_point: The holder's point, from 1.
+    """
     return lambda secret, point: {0: 1} if point == wrong_point else {}
 
 

@@ -68,7 +68,12 @@ Rule = Callable[[Letter], Sequence[tuple[int, Letter]]]
 
 
 class Refusal(NamedTuple):
-    """A letter that its receiver refused, and why."""
+    """A letter that its receiver refused, and why.
+
+    Attributes:
+        letter: What was refused.
+        error: Why.
+    """
 
     letter: Letter
     error: SecAggError
@@ -185,28 +190,56 @@ def drop(*, stage: str | None = None, sender: int | None = None, receiver: int |
 def delay(
     stages: int = 1, *, stage: str | None = None, sender: int | None = None, receiver: int | None = None
 ) -> Rule:
-    """Deliver some stages later."""
+    """Deliver some stages later.
+
+    Args:
+        stages: How many.
+        stage: Of the letters it applies to; None is any.
+        sender: Likewise.
+        receiver: Likewise.
+    """
     return _where(lambda letter: [(stages, letter)], stage, sender, receiver)
 
 
 def duplicate(
     copies: int = 2, *, stage: str | None = None, sender: int | None = None, receiver: int | None = None
 ) -> Rule:
-    """Deliver several times."""
+    """Deliver several times.
+
+    Args:
+        copies: How often in all.
+        stage: Of the letters it applies to; None is any.
+        sender: Likewise.
+        receiver: Likewise.
+    """
     return _where(lambda letter: [(0, letter)] * copies, stage, sender, receiver)
 
 
 def replay(
     stages: int = 1, *, stage: str | None = None, sender: int | None = None, receiver: int | None = None
 ) -> Rule:
-    """Deliver now, and again some stages later."""
+    """Deliver now, and again some stages later.
+
+    Args:
+        stages: How many.
+        stage: Of the letters it applies to; None is any.
+        sender: Likewise.
+        receiver: Likewise.
+    """
     return _where(lambda letter: [(0, letter), (stages, letter)], stage, sender, receiver)
 
 
 def flip(
     bit: int, *, stage: str | None = None, sender: int | None = None, receiver: int | None = None
 ) -> Rule:
-    """Flip one bit, counted from the start of the message and around its end."""
+    """Flip one bit, counted from the start of the message and around its end.
+
+    Args:
+        bit: Which.
+        stage: Of the letters it applies to; None is any.
+        sender: Likewise.
+        receiver: Likewise.
+    """
 
     def flipped(data: bytes) -> bytes:
         place, shift = divmod(bit % (8 * len(data)), 8)
@@ -218,14 +251,31 @@ def flip(
 def truncate(
     count: int = 1, *, stage: str | None = None, sender: int | None = None, receiver: int | None = None
 ) -> Rule:
-    """Cut off the last `count` bytes."""
+    """Cut off the last `count` bytes.
+
+    Args:
+        count: How many.
+        stage: Of the letters it applies to; None is any.
+        sender: Likewise.
+        receiver: Likewise.
+
+    Returns:
+        The rule.
+    """
     return rewrite(lambda data: data[:-count], stage=stage, sender=sender, receiver=receiver)
 
 
 def extend(
     tail: bytes = b"\0", *, stage: str | None = None, sender: int | None = None, receiver: int | None = None
 ) -> Rule:
-    """Append bytes."""
+    """Append bytes.
+
+    Args:
+        tail: The bytes.
+        stage: Of the letters it applies to; None is any.
+        sender: Likewise.
+        receiver: Likewise.
+    """
     return rewrite(lambda data: data + tail, stage=stage, sender=sender, receiver=receiver)
 
 
@@ -236,7 +286,14 @@ def rewrite(
     sender: int | None = None,
     receiver: int | None = None,
 ) -> Rule:
-    """Replace the bytes by what `change` makes of them."""
+    """Replace the bytes by what `change` makes of them.
+
+    Args:
+        change: Bytes in, bytes out.
+        stage: Of the letters it applies to; None is any.
+        sender: Likewise.
+        receiver: Likewise.
+    """
     return _where(lambda letter: [(0, replace(letter, data=change(letter.data)))], stage, sender, receiver)
 
 
