@@ -1,45 +1,55 @@
 """What a function may capture: rule 8 of the judgement.
 
-A function that runs at a client must not write where the server could read, and one that runs at the server must not
-hold what a client gave. In a simulation both share one memory, so a captured list is a way out of the masks, and a
-captured array may be somebody's data. Allowed are constants, modules, types, frozen dataclasses, and functions of
-which the same holds; everything else comes in as an argument, where its type and its label are checked.
+A function that runs at a client must not write where the server, or the next client, could read, and one that runs at
+the server must not hold what a client gave. In a simulation all of them share one memory, so a captured list is a way
+out of the masks, and a captured array may be somebody's data. Allowed are constants, modules, types, enumerations,
+frozen dataclasses, and functions of which the same holds; everything else comes in as an argument, where its type and
+its label are checked.
 
 What this cannot see: what a library does behind a call, a constant that somebody made of a client's value before the
-program was written, and code that is out to hide (aliases of modules, patched classes, the state of global random
-generators). It is there for mistakes. Where clients are other machines, these share no memory with the server anyway.
+program was written, and code that is out to hide (objects handed to functions that write into whatever they get,
+patched classes). It is there for mistakes. Where clients are other machines, these share no memory with the server.
 """
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
-import dis
 import enum
 import functools
 import os
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from fedavg.core.bytecode import attributes, codes, dotted, loaded, written
 from fedavg.core.errors import PrivacyTypeError
 
 __all__ = ["LIBRARIES", "check_captures"]
 
-_PLAIN = {
-    type(None), bool, int, float, complex, str, bytes, range, slice, type(Ellipsis), types.GenericAlias, type(np.mean),
-}  # fmt: skip
-_CONSTANTS = (np.generic, np.dtype, PurePath)
-_WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
+_PLAIN = {type(None), bool, int, float, complex, str, bytes, range, type(Ellipsis), type(np.mean)}
+_CONTAINERS = (list, dict, set, bytearray, np.ndarray, MutableMapping)
+_CALLABLES = (types.FunctionType, types.MethodType, functools.partial, staticmethod, classmethod)
 _REACHING = {
-    "globals", "vars", "eval", "exec", "__import__", "setattr", "delattr", "__dict__", "__setattr__", "__globals__",
-    "__closure__", "__builtins__", "__self__",
+    "globals", "vars", "eval", "exec", "getattr", "setattr", "delattr", "attrgetter", "f_back", "f_globals", "f_locals",
+    "f_builtins", "gi_frame", "cr_frame", "ag_frame", "tb_frame", "tb_next", "__import__", "__builtins__",
 }  # fmt: skip
-_REACHING_MODULES = {"__main__", "builtins", "ctypes", "gc", "importlib", "inspect", "sys"}
+_HARMLESS = {"__init__", "__new__", "__post_init__", "__call__", "__len__", "__name__", "__qualname__", "__class__",
+             "__version__"}  # fmt: skip
+_REACHING_MODULES = {
+    "__main__", "_thread", "atexit", "builtins", "contextvars", "ctypes", "gc", "importlib", "inspect", "sys",
+    "threading", "traceback", "weakref",
+}  # fmt: skip
+_DICE = {"random", "numpy.random"}
+_GENERATED = {
+    "__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__lt__", "__le__", "__gt__", "__ge__",
+    "__new__", "__getnewargs__", "__replace__",
+}  # fmt: skip
 LIBRARIES = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {str(Path(__file__).parents[2] / package) + os.sep for package in ("fedavg", "dp", "secagg")}
@@ -47,34 +57,33 @@ LIBRARIES = tuple(
 """Where code is that is no program of the user's: file names begin with one of these."""
 
 
-def check_captures(function: Callable[..., Any], opaque: tuple[type, ...]) -> None:
+def check_captures(function: Callable[..., Any]) -> None:
     """Refuse a function that captures what could hold or carry a client's value.
 
     Args:
         function: Any callable.
-        opaque: Types that were checked when they were made.
 
     Raises:
         PrivacyTypeError: names the capture.
     """
     name = getattr(function, "__qualname__", type(function).__name__)
-    _Check(name, opaque).value(name, function)
+    _Check(name).value(name, function)
 
 
 @dataclasses.dataclass
 class _Check:
     name: str
-    opaque: tuple[type, ...]
-    seen: set[int] = dataclasses.field(default_factory=set)
+    seen: set[tuple[int, bool]] = dataclasses.field(default_factory=set)
 
-    def value(self, path: str, value: Any) -> None:
-        known = type(value) in _PLAIN or isinstance(value, (*_CONSTANTS, *self.opaque))
-        if known or id(value) in self.seen:
+    def value(self, path: str, value: Any, *, method: bool = False) -> None:
+        if type(value) in _PLAIN or (id(value), method) in self.seen:
             return
-        self.seen.add(id(value))
+        self.seen.add((id(value), method))
         match value:
+            case np.generic() | np.dtype() | PurePath() if _is_constant(value):
+                pass
             case types.FunctionType():
-                self.function(value)
+                self.function(path, value, method=method)
             case types.BuiltinFunctionType() if isinstance(value.__self__, types.ModuleType):
                 pass
             case types.BuiltinFunctionType():
@@ -82,26 +91,34 @@ class _Check:
             case np.ufunc() if any({*kinds} - {*"O->"} for kinds in value.types):
                 pass  # One made of a Python function, which could be any, takes objects alone.
             case enum.Enum():
-                self.each(path, {"value": value.value})
+                self.each(path, vars(value))
             case types.ModuleType() if value.__name__.split(".")[0] not in _REACHING_MODULES:
                 pass  # Its attributes are checked where they are used, unless it is a library.
             case type():
-                self.each(path, dict(_attributes(value)))
+                for name, item in _attributes(value):
+                    self.value(f"{path}.{name}", item, method=True)
+                self.value(path, type(value))
             case staticmethod() | classmethod():
                 self.value(path, value.__func__)
             case property():
-                self.each(path, {"get": value.fget, "set": value.fset})
+                for item in (value.fget, value.fset, value.fdel):
+                    self.value(path, item, method=True)
             case functools.partial():
                 self.value(path, value.func)
-                self.each(path, {**dict(enumerate(value.args)), **value.keywords})
+                self.each(path, {**dict(enumerate(value.args)), **value.keywords, **vars(value)})
             case types.MethodType():
                 self.value(path, value.__func__)
                 self.value(f"{path}.__self__", value.__self__)
+            case slice():
+                self.each(path, {"start": value.start, "stop": value.stop, "step": value.step})
+            case types.GenericAlias():
+                self.each(path, dict(enumerate((value.__origin__, *value.__args__))))
             case tuple() | frozenset():
-                self.each(path, dict(enumerate(value)))
+                self.each(path, {**dict(enumerate(value)), **getattr(value, "__dict__", {})})
                 self.value(path, type(value))
             case _ if _is_frozen(value):
-                self.each(path, {f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+                held = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+                self.each(path, {**held, **getattr(value, "__dict__", {})})
                 self.value(path, type(value))
             case _:
                 self.refuse(path, value)
@@ -110,35 +127,54 @@ class _Check:
         for key, item in items.items():
             self.value(f"{path}.{key}", item)
 
-    def function(self, function: types.FunctionType) -> None:
+    def function(self, path: str, function: types.FunctionType, *, method: bool) -> None:
+        held = _held(function)
         if function.__code__.co_filename.startswith(LIBRARIES):
+            if any(
+                _is_users(item) for item in held.values()
+            ):  # A library's decorator around a user's function.
+                self.each(path, {k: v for k, v in held.items() if isinstance(v, _CONTAINERS) or _is_users(v)})
             return
         self.each(f"{function.__name__}'s default", dict(enumerate(function.__defaults__ or ())))
         self.each(f"{function.__name__}'s default", function.__kwdefaults__ or {})
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        held = {name: cell.cell_contents for name, cell in cells if _filled(cell)}
-        self.each(function.__name__, held)
-        for code in _codes(function.__code__):
-            self.behaviour(code, function.__code__)
-            names = {**function.__globals__, **sys.modules}
-            named = {**held, **{name: names[name] for name in _loaded(code) if name in names}}
+        self.each(function.__name__, {**held, **vars(function)})
+        for code in codes(function.__code__):
+            self.behaviour(code, function.__code__, method=method)
+            named = {**held, **dict(loaded(code, {**vars(builtins), **function.__globals__}))}
             self.each(function.__name__, named)
             for name, value in named.items():
                 if isinstance(value, types.ModuleType) and not _is_library(value):
                     used = {n: vars(value)[n] for n in code.co_names if n in vars(value)}
                     self.each(f"{function.__name__}.{name}", used)
+            for place, owner, value in dotted(code, named):
+                self.reached(f"{function.__name__}.{place}", owner, value)
 
-    def behaviour(self, code: types.CodeType, outermost: types.CodeType) -> None:
+    def behaviour(self, code: types.CodeType, outermost: types.CodeType, *, method: bool) -> None:
         """Refuse code that writes to what outlives it, or reaches what cannot be followed."""
-        for name in _written(code, outermost):
+        for name in written(code, outermost, method=method and code is outermost):
             raise PrivacyTypeError(
                 f"{self.name} writes to {name!r}, which outlives it: that is a way round the aggregation; return the"
                 " value instead, and sum it"
             )
-        for name in _REACHING.intersection(code.co_names):
+        special = {name for name in attributes(code) if name.startswith("__") and name.endswith("__")}
+        for name in sorted(_REACHING.intersection(code.co_names) | special - _HARMLESS):
             raise PrivacyTypeError(
                 f"{self.name} uses {name}, which reaches what no check can follow; write out what is meant"
             )
+
+    def reached(self, path: str, owner: Any, value: Any) -> None:
+        """Look at what a dotted name leads to: all of it where it is the user's, of a library what keeps a state."""
+        is_module = isinstance(owner, types.ModuleType)
+        shared = is_module and owner.__name__ in _DICE and not isinstance(value, type | types.ModuleType)
+        if shared and value is not np.random.default_rng:
+            raise PrivacyTypeError(
+                f"{self.name} uses {path.split('.', 1)[-1]}, a generator that all share: what one client draws would"
+                " depend on the others; make one of its own, np.random.default_rng(seed)"
+            )
+        home = owner if is_module else sys.modules.get(getattr(owner, "__module__", None) or "")
+        users = isinstance(owner, types.ModuleType | type) and not _is_library(home)
+        if users or isinstance(value, (*_CONTAINERS, types.ModuleType)) or _is_users(value):
+            self.value(path, value)
 
     def refuse(self, path: str, value: Any) -> None:
         what = path.split(".", 1)[-1]
@@ -155,48 +191,51 @@ class _Check:
         )
 
 
+def _is_constant(value: Any) -> bool:
+    """Whether a scalar, dtype or path is just that: of the library's own class, with nothing inside that can change."""
+    if isinstance(value, np.dtype) and any(
+        p is not None for p in (value.metadata, value.fields, value.subdtype)
+    ):
+        return False
+    return _is_library(sys.modules.get(type(value).__module__)) and not isinstance(value, np.void)
+
+
 def _is_frozen(value: Any) -> bool:
     settings = getattr(value, "__dataclass_params__", None)
     return settings is not None and bool(settings.frozen)
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
+def _is_users(value: Any) -> bool:
+    """Whether it is a function that is no library's, perhaps bound or wrapped."""
+    while isinstance(value, _CALLABLES) and not isinstance(value, types.FunctionType):
+        value = value.func if isinstance(value, functools.partial) else value.__func__
+    return isinstance(value, types.FunctionType) and not value.__code__.co_filename.startswith(LIBRARIES)
 
 
-def _written(code: types.CodeType, outermost: types.CodeType) -> Iterator[str]:
-    """Names outside the function that it assigns, or whose attributes it assigns."""
-    steps = list(dis.get_instructions(code))
-    for position, step in enumerate(steps):
-        if step.opname in _WRITES or (step.opname == "STORE_DEREF" and step.argval in outermost.co_freevars):
-            yield step.argval
-        if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
-            before = (s for s in reversed(steps[:position]) if s.opname not in ("LOAD_ATTR", "LOAD_METHOD"))
-            root = next(before, step)
-            # Whatever an object is called here, it may be one from outside; only a method's own is sure to be its own.
-            own = code.co_argcount > 0 and root.argval == "self" == code.co_varnames[0]
-            if not own:
-                yield f"{root.argval}.{step.argval}"
-
-
-def _loaded(code: types.CodeType) -> Iterator[str]:
-    """Global names that the code reads, and modules that it imports."""
-    reads = ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
-    return (step.argval for step in dis.get_instructions(code) if step.opname in reads)
+def _held(function: types.FunctionType) -> dict[str, Any]:
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells if _filled(cell)}
 
 
 def _attributes(kind: type) -> Iterator[tuple[str, Any]]:
     """What a class of the user's holds: its functions, and data that is not Python's own."""
     for base in kind.__mro__:
         if not _is_library(sys.modules.get(base.__module__)):
+            made = dataclasses.is_dataclass(base) or hasattr(base, "_fields")
             for name, value in vars(base).items():
-                special = name.startswith("__") and name.endswith("__")
                 function = isinstance(value, types.FunctionType)
-                generated = special and function and value.__code__.co_filename == "<string>"  # by dataclass
-                if not generated and (function or not special):
+                if (
+                    made
+                    and name in _GENERATED
+                    and function
+                    and value.__code__.co_filename.startswith(("<", *LIBRARIES))
+                ):
+                    continue
+                special = name.startswith("__") and name.endswith("__")
+                enums = isinstance(kind, enum.EnumMeta) and name[0] == name[-1] == "_" and not special
+                if enums or name in (*getattr(base, "_fields", ()), "_field_defaults"):
+                    continue  # Python's own tables; looked at where they are named (`bytecode.dotted`).
+                if not special or callable(value) or isinstance(value, staticmethod | classmethod):
                     yield name, value
 
 

@@ -229,7 +229,14 @@ class Context:
             dp.BudgetExceeded: it would pass a budget; nothing was drawn or charged.
             RoundAborted: too many dropped out; says whether it was charged.
         """
-        given = _arguments(computation, arguments)
+        # What runs inside has no context: a function that called a program from a client would be no local one.
+        token = current_context().set(None)
+        try:
+            return self._run(computation, _arguments(computation, arguments))
+        finally:
+            current_context().reset(token)
+
+    def _run(self, computation: FederatedComputation, given: Mapping[Node, Any]) -> RunResult:
         data = {node: value for node, value in given.items() if takes_clients(node.type)}
         public = {node: value for node, value in given.items() if node not in data}
         if self._promise is not None and computation.asks_clients:
@@ -359,7 +366,7 @@ class Context:
                 program, position, state, clients, zeros={}, contributes=everybody, log=_log
             )
             state.advance(exact_sums(work, count))
-        warnings.warn(f"{computation.name}: {_INSECURE}", InsecureWarning, stacklevel=3)
+        warnings.warn(f"{computation.name}: {_INSECURE}", InsecureWarning, stacklevel=4)
         return RunResult(_filled(computation.result, state), None, count, _INSECURE)
 
     def _drawn(self, counts: dp.ParticipationCounts, number: int, ids: Sequence[Any]) -> dict[int, bool]:
@@ -433,14 +440,16 @@ def _client_ids(data: Mapping[Node, ClientData], population: int | None) -> Sequ
                 f"{node.detail} has other clients than the first argument; give the same ids"
             )
     if population is not None and len(ids[0]) != population:
-        raise ExecutionError(f"there are {len(ids[0])} clients, and the context was planned for {population}")
+        raise ExecutionError(
+            f"there are {len(ids[0])} clients, and the context was planned for {population}"
+        )
     return ids[0]
 
 
 def _filled(result: Any, state: ServerState) -> Any:
     """The result with values in the place of nodes."""
     if isinstance(result, Node):
-        return state[result]
+        return copied(state[result])
     if isinstance(result, Mapping):
         return {name: _filled(item, state) for name, item in result.items()}
     return tuple(_filled(item, state) for item in result) if isinstance(result, tuple) else result

@@ -29,6 +29,7 @@ from fedavg.core.types import (
     type_of,
     within,
 )
+from fedavg.core.values import copied
 from fedavg.errors import StepError
 
 __all__ = [
@@ -63,7 +64,7 @@ def federated_value(value: Any, placement: Placement) -> Value:
         )
     kind = type_of(value)
     try:
-        constant = checker(kind)(value)
+        constant = copied(checker(kind)(value))
     except StepError as error:
         raise TypeMismatch(f"{here()}: {error}") from error
     return Value(judgement.source("value", FederatedType(kind, _placement(placement), True), constant))

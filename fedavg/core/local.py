@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, SupportsIndex, get_args, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 
@@ -40,7 +40,13 @@ __all__ = ["LocalComputation", "checker", "fits", "local_computation"]
 
 @dataclass(frozen=True, eq=False)
 class LocalComputation:
-    """A function with types for its parameters (None: whatever it is given) and its result (None: inferred)."""
+    """A function with types for its parameters (None: whatever it is given) and its result (None: inferred).
+
+    Attributes:
+        function: The plain function.
+        parameters: Types of its parameters, or None.
+        returns: Type of its result, or None.
+    """
 
     function: Callable[..., Any]
     parameters: tuple[Type, ...] | None
@@ -55,7 +61,7 @@ class LocalComputation:
         Raises:
             PrivacyTypeError: names the capture.
         """
-        check_captures(self.function, (LocalComputation, *get_args(Type)))
+        check_captures(self.function)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         # A decorated function cannot travel under its name, which is this computation's now; so this one does.
@@ -73,7 +79,11 @@ class LocalComputation:
 
     @property
     def type_signature(self) -> FunctionType:
-        """Its type, where its parameters were declared."""
+        """Its type, where its parameters were declared.
+
+        Raises:
+            TypeMismatch: they were not declared.
+        """
         if self.parameters is None:
             raise TypeMismatch(f"{self} has no types of its own; declare them: local_computation(float32)")
         return FunctionType(_joined(self.parameters), self.result_type(_joined(self.parameters)))
@@ -131,8 +141,12 @@ def local_computation(*types: Any, returns: Any = None) -> Any:
         returns: The type of its result, as `to_type` takes it; inferred on zeros when None. A bound in it
             (`within(float32, l2=1.0)`) is what an aggregation will clip to, not a claim that is believed.
 
+    Returns:
+        The computation; without a function yet, a decorator that makes it.
+
     Raises:
         PrivacyTypeError: it captures what could hold or carry a client's value.
+        TypeMismatch: `returns` is a federated type or a function.
 
     >>> @local_computation(np.float32, np.float32)
     ... def over(reading, threshold):
