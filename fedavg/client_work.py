@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 
 from numpy.typing import NDArray
 
+from fedavg.adapters.adapted import AdaptedStep
 from fedavg.client_data import ClientData
 from fedavg.errors import StepError, TreeError
 from fedavg.layout import Contribution, Layout
@@ -134,14 +135,23 @@ class ClientWork:
     def _train(self, position: int) -> Contribution:
         client_id = self.clients.client_ids[position]
         given: list[Tree] = []
+        lent = self.step.lent if isinstance(self.step, AdaptedStep) else None
 
         def step(weights: Tree, _: Any) -> Any:
-            given.append(weights)
+            if lent is None:
+                given.append(weights)
             # Fetching is part of the client's own work: whatever fails there concerns this client alone, too.
-            return self.step(weights, self.clients.for_client(client_id))
+            return (lent or self.step)(weights, self.clients.for_client(client_id))
 
         try:
-            return run_step(step, self.layout.spec, self.weights, None, metrics=self.layout.metrics)
+            return run_step(
+                step,
+                self.layout.spec,
+                self.weights,
+                None,
+                metrics=self.layout.metrics,
+                lent=lent is not None,
+            )
         except StepError as error:
             self.log(client_id, str(error))
             return "failed"

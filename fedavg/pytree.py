@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -35,7 +36,7 @@ class Leaf:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of values."""
         return prod(self.shape)
@@ -92,34 +93,36 @@ class TreeSpec:
         Raises:
             TreeError: names the first path whose presence, shape or kind of dtype differs from the spec.
         """
-        entries = sorted(_walk(tree, ()), key=lambda entry: entry[0])
-        found = ["/".join(path) for path, _ in entries]
-        expected = [leaf.path for leaf in self.leaves]
-        if found != expected:
-            odd = sorted(set(found) ^ set(expected))[:3]
-            raise TreeError(
-                f"the tree has other paths than the weights: {', '.join(odd)}; return the same nest"
-            )
         vector = np.empty(self.size, self.dtype)
-        offset = 0
-        for leaf, (path, value) in zip(self.leaves, entries, strict=True):
-            array = np.asarray(value)
-            if array.shape != leaf.shape:
-                raise TreeError(
-                    f"{leaf.path} has shape {array.shape}, not {leaf.shape}; return the shape you were given"
-                )
-            if _leaf(path, array).dtype != leaf.dtype:
-                raise TreeError(
-                    f"{leaf.path} has dtype {array.dtype}, not {leaf.dtype}; return the dtype you were given"
-                )
-            vector[offset : offset + leaf.size] = array.reshape(-1)
-            offset += leaf.size
+        for (_, start, end), array in zip(self._spans, self._checked(tree), strict=True):
+            vector[start:end] = array.reshape(-1)
         return vector
+
+    def difference(self, tree: Tree, vector: NDArray[Any]) -> NDArray[Any]:
+        """`flatten(tree) - vector`, in one pass: how far a tree is from a vector of `dtype`, shape (size,).
+
+        Raises:
+            TreeError: see `flatten`.
+        """
+        change = np.empty(self.size, self.dtype)
+        for (_, start, end), array in zip(self._spans, self._checked(tree), strict=True):
+            np.subtract(array.reshape(-1), vector[start:end], out=change[start:end], dtype=self.dtype)
+        return change
 
     def unflatten(self, vector: NDArray[Any]) -> Tree:
         """Rebuild the nest from a vector of shape (size,): new arrays, the spec's dtypes, any container kept."""
-        arrays = [array for _, array in self.arrays(vector)]
-        return _map(self.skeleton, (), lambda _, index: arrays[index])
+        return self._nest([array for _, array in self.arrays(vector)])
+
+    def lent(self, vector: NDArray[Any]) -> Tree:
+        """What `unflatten` gives, without a copy where dtypes allow: read-only, and only as good as the vector."""
+        vector = vector.view()
+        vector.flags.writeable = False
+        return self._nest(
+            [
+                vector[start:end].astype(leaf.dtype, copy=False).reshape(leaf.shape)
+                for leaf, start, end in self._spans
+            ]
+        )
 
     def arrays(self, vector: NDArray[Any]) -> Iterator[tuple[Leaf, NDArray[Any]]]:
         """Each leaf with its part of a vector of shape (size,): new arrays of the leaf's shape and dtype.
@@ -129,10 +132,64 @@ class TreeSpec:
         """
         if vector.shape != (self.size,):
             raise TreeError(f"the vector has shape {vector.shape}, not ({self.size},)")
-        offset = 0
-        for leaf in self.leaves:
-            yield leaf, vector[offset : offset + leaf.size].astype(leaf.dtype, copy=True).reshape(leaf.shape)
-            offset += leaf.size
+        for leaf, start, end in self._spans:
+            yield leaf, vector[start:end].astype(leaf.dtype, copy=True).reshape(leaf.shape)
+
+    @cached_property
+    def _spans(self) -> list[tuple[Leaf, int, int]]:
+        """Each leaf with where it begins and ends in a flat vector."""
+        ends = list(accumulate(leaf.size for leaf in self.leaves))
+        return [(leaf, end - leaf.size, end) for leaf, end in zip(self.leaves, ends, strict=True)]
+
+    @cached_property
+    def _keys(self) -> dict[str, int] | None:
+        """Of a plain dictionary of arrays, the commonest nest: the place of each key's leaf; else None."""
+        plain = type(self.skeleton) is dict and all(type(place) is int for place in self.skeleton.values())
+        return self.skeleton if plain else None
+
+    def _nest(self, arrays: list[NDArray[Any]]) -> Tree:
+        if self._keys is not None:
+            return {key: arrays[place] for key, place in self._keys.items()}
+        return _map(self.skeleton, (), lambda _, place: arrays[place])
+
+    def _checked(self, tree: Tree) -> list[NDArray[Any]]:
+        """The tree's arrays in the order of the leaves; refuses other paths, shapes and dtypes."""
+        values, arrays = self._values(tree), []
+        for leaf, value in zip(self.leaves, values, strict=True):
+            array = np.asarray(value)
+            if array.shape != leaf.shape:
+                raise TreeError(
+                    f"{leaf.path} has shape {array.shape}, not {leaf.shape}; return the shape you were given"
+                )
+            plain = type(value) is np.ndarray and array.dtype == leaf.dtype
+            if not plain and _leaf((leaf.path,), array).dtype != leaf.dtype:
+                raise TreeError(
+                    f"{leaf.path} has dtype {array.dtype}, not {leaf.dtype}; return the dtype you were given"
+                )
+            arrays.append(array)
+        return arrays
+
+    def _values(self, tree: Tree) -> list[Any]:
+        """The tree's leaves in the order of the spec's; refuses other paths."""
+        keys = self._keys
+        if keys is not None and type(tree) is dict and tree.keys() == keys.keys():
+            values = [tree[key] for key in self._order]
+            if all(type(value) is np.ndarray for value in values):
+                return values
+        entries = sorted(_walk(tree, ()), key=lambda entry: entry[0])
+        found = ["/".join(path) for path, _ in entries]
+        expected = [leaf.path for leaf in self.leaves]
+        if found != expected:
+            odd = sorted(set(found) ^ set(expected))[:3]
+            raise TreeError(
+                f"the tree has other paths than the weights: {', '.join(odd)}; return the same nest"
+            )
+        return [value for _, value in entries]
+
+    @cached_property
+    def _order(self) -> list[str]:
+        """The keys of a plain dictionary in the order of its leaves."""
+        return [leaf.path for leaf in self.leaves]
 
     def describe(self) -> str:
         """The form in words, canonical: part of what a round binds its masks to."""

@@ -38,7 +38,13 @@ class Trained:
 
 
 def run_step(
-    step: Step, spec: TreeSpec, weights: NDArray[Any], data: Any, *, metrics: Mapping[str, float]
+    step: Step,
+    spec: TreeSpec,
+    weights: NDArray[Any],
+    data: Any,
+    *,
+    metrics: Mapping[str, float],
+    lent: bool = False,
 ) -> Trained:
     """Run one client's step and return its update.
 
@@ -48,6 +54,7 @@ def run_step(
         weights: Flat weights of the released model, shape (spec.size,).
         data: This client's data.
         metrics: Declared metrics, name to bound; the step must report each of these, and may report more.
+        lent: Whether the step, an adapter's, copies the weights itself: it is given the released ones, read-only.
 
     Returns:
         The change of the weights, shape (spec.size,), finite, and one finite number a declared metric.
@@ -57,7 +64,8 @@ def run_step(
     """
     try:
         with np.errstate(all="ignore"):
-            return _trained(step(spec.unflatten(weights), data), spec, weights, metrics)
+            given = spec.lent(weights) if lent else spec.unflatten(weights)
+            return _trained(step(given, data), spec, weights, metrics)
     except StepError:
         raise
     except (Exception, SystemExit) as error:
@@ -68,14 +76,14 @@ def run_step(
 def _trained(returned: Any, spec: TreeSpec, weights: NDArray[Any], metrics: Mapping[str, float]) -> Trained:
     tree, reported = _split(returned, spec)
     try:
-        delta = spec.flatten(tree)
-        delta -= weights
+        delta = spec.difference(tree, weights)
     except TreeError as error:
         raise StepError(f"the step returned an unusable nest: {error}") from error
     if not np.isfinite(delta).all():
         raise StepError("the update holds NaN or infinity; lower the learning rate or check the data")
-    missing = ", ".join(sorted(set(metrics) - set(reported)))
-    if missing:
+    if not metrics:
+        return Trained(delta, {})
+    if missing := ", ".join(sorted(set(metrics) - set(reported))):
         raise StepError(
             f"the step did not report the declared metrics {missing}; return (weights, {{name: number}})"
         )

@@ -32,12 +32,14 @@ class AdaptedStep:
     """A step for `fedavg.train`; `weights` are the model's own, to start from.
 
     `evaluate(weights, data)` gives averages over one client's examples, for `fedavg.build_fed_eval`; None where the
-    adapter does not know how.
+    adapter does not know how. `lent` is `run` without its copies, for a caller that is done with the result before
+    anything else runs: it only reads the weights, and returns the model's own memory.
     """
 
     weights: _Weights
     run: Callable[[_Weights, Any], tuple[_Weights, Metrics]]
     evaluate: Callable[[_Weights, Any], Mapping[str, Any]] | None = None
+    lent: Callable[[_Weights, Any], Any] | None = None
 
     def __call__(self, weights: _Weights, data: Any) -> Any:
         """Train one client from `weights`; returns the trained weights, with metrics where the loop gave any."""

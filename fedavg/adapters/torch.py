@@ -68,6 +68,7 @@ def from_torch(
         {name: initial[name] for name in travelling},
         trainer.run,
         None if evaluate is None else trainer.evaluated,
+        trainer.lent,
     )
 
 
@@ -84,12 +85,24 @@ class _Trainer:
 
     def run(self, weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
         """Train one client."""
+        metrics = self._fit(weights, data)
+        return {name: array.copy() for name, array in self._trained().items()}, metrics
+
+    def lent(self, weights: _Weights, data: Any) -> Any:
+        """Train one client; what it returns is, on a CPU, the module's own memory."""
+        metrics = self._fit(weights, data)
+        return self._trained() if metrics is None else (self._trained(), metrics)
+
+    def _fit(self, weights: _Weights, data: Any) -> Metrics:
         _load(self.module, {**self.initial, **weights})
-        self.module.train(self.training)
+        if any(part.training != self.training for part in self.module.modules()):
+            self.module.train(self.training)
         with _fresh_optimizers():
-            metrics = self.fit(self.module, data)
+            return self.fit(self.module, data)
+
+    def _trained(self) -> dict[str, NDArray[Any]]:
         state = self.module.state_dict()
-        return {name: _array(state[name]) for name in self.travelling}, metrics
+        return {name: state[name].cpu().numpy() for name in self.travelling}
 
     def evaluated(self, weights: _Weights, data: Any) -> Mapping[str, Any]:
         """Evaluate one client's examples."""
@@ -185,10 +198,13 @@ def _fresh_optimizers() -> Iterator[None]:
 def _load(module: torch.nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
     import torch
 
-    with torch.no_grad():
-        for name, target in module.state_dict(keep_vars=True).items():
-            target.copy_(torch.from_numpy(np.ascontiguousarray(values[name])).reshape(target.shape))
-            target.grad = None
+    for name, target in module.state_dict(keep_vars=True).items():
+        held = target.detach()
+        if target.device.type == "cpu":
+            held.numpy()[...] = values[name].reshape(target.shape)
+        else:
+            held.copy_(torch.from_numpy(values[name].copy()).reshape(target.shape))
+        target.grad = None
 
 
 def _array(value: torch.Tensor) -> NDArray[Any]:

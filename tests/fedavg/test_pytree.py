@@ -58,6 +58,31 @@ def test_insertion_order_never_matters(tree):
     assert TreeSpec.of(reversed_tree).leaves == spec.leaves
 
 
+@given(trees, trees)
+def test_a_difference_is_that_of_the_vectors(tree, other):
+    spec = TreeSpec.of(tree)
+    vector = np.linspace(-1, 1, spec.size, dtype=spec.dtype)
+    np.testing.assert_array_equal(spec.difference(tree, vector), spec.flatten(tree) - vector)
+    if TreeSpec.of(other).leaves != spec.leaves:
+        with pytest.raises(TreeError):
+            spec.difference(other, vector)
+
+
+@given(trees)
+def test_a_lent_tree_is_the_same_and_cannot_be_written(tree):
+    spec = TreeSpec.of(tree)
+    vector = spec.flatten(tree)
+    lent = spec.lent(vector)
+    assert_same(lent, tree)
+    assert all(not (np.shares_memory(a, vector) and a.flags.writeable) for a in spec._checked(lent))
+    assert vector.flags.writeable
+
+
+def test_a_dictionary_with_a_list_in_an_arrays_place_is_another_tree():
+    with pytest.raises(TreeError, match="other paths"):
+        TreeSpec.of({"w": np.zeros(2)}).flatten({"w": [np.zeros(()), np.zeros(())]})
+
+
 def test_lists_longer_than_ten_keep_their_order():
     tree = [np.full(1, float(i)) for i in range(12)]
     np.testing.assert_array_equal(TreeSpec.of(tree).flatten(tree), np.arange(12.0))

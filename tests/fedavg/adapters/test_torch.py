@@ -9,6 +9,8 @@ torch = pytest.importorskip("torch")
 
 from fedavg import ParameterError, StepError, check, from_torch  # noqa: E402
 from fedavg.adapters import model_from_torch  # noqa: E402
+from fedavg.pytree import TreeSpec  # noqa: E402
+from fedavg.step import run_step  # noqa: E402
 
 
 def net():
@@ -40,6 +42,27 @@ def test_a_step_is_the_loop_itself():
     for name, value in alone.state_dict().items():
         np.testing.assert_array_equal(trained[name], value.numpy())
     assert metrics["loss"] > 0
+
+
+def test_a_step_without_copies_gives_the_same_and_leaves_the_released_weights_alone():
+    step = from_torch(net(), fit)
+    spec = TreeSpec.of(step.weights)
+    released = spec.flatten(step.weights)
+    before = released.copy()
+    lent = run_step(step.lent, spec, released, client(1), metrics={"loss": 5.0}, lent=True)
+    copied = run_step(step, spec, released, client(1), metrics={"loss": 5.0})
+    np.testing.assert_array_equal(lent.delta, copied.delta)
+    assert lent.metrics == copied.metrics
+    np.testing.assert_array_equal(released, before)
+
+
+def test_what_a_step_returned_stays_as_it_is_while_the_next_client_trains():
+    step = from_torch(net(), fit)
+    first, _ = step(step.weights, client(1))
+    kept = {name: value.copy() for name, value in first.items()}
+    step(step.weights, client(2))
+    for name, value in kept.items():
+        np.testing.assert_array_equal(first[name], value)
 
 
 def test_nothing_passes_from_one_client_to_the_next():
