@@ -67,7 +67,8 @@ class AdaptiveClip:
         checks.positive("learning_rate", self.learning_rate)
         if self.smallest >= self.largest:
             raise ParameterError(
-                f"smallest is {self.smallest}, largest {self.largest}; the clip needs room to move"
+                f"smallest is {self.smallest}, largest {self.largest}; "
+                "the clip needs room to move: give a largest above the smallest"
             )
         checks.positive("indicator_stddev", self._stddev)
 

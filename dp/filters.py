@@ -295,10 +295,14 @@ def _up(cost: float, unit: float) -> float:
 
 
 def _exceeded(after: RenyiFilter | GaussianFilter, would_reach: float, what: str) -> BudgetExceeded:
+    over = (
+        f"the {what} to {after.spent:.4g}, where {after.limit:.4g} is the most"
+        if not after.spent <= after.limit
+        else f"the slack to {after.slack:.2g}, where {_SLACK_LIMIT:g} is the most"
+    )
     return BudgetExceeded(
-        f"Another release would bring the {what} to {after.spent:.4g} of {after.limit:.4g}, and its slack to "
-        f"{after.slack:.1g} of {_SLACK_LIMIT:g}, that keep epsilon at {after.epsilon:g}; stop here, or release it with "
-        "more noise.",
+        f"the budget of epsilon {after.epsilon:g} at delta {after.delta:g} does not hold another release like this: it"
+        f" would bring {over}; stop here, or release it with more noise",
         observer="whoever the filter is for",
         would_reach=would_reach,
         budget=after.epsilon,

@@ -371,7 +371,9 @@ class Ledger:
         try:
             return SharedBudget.from_description(first.body["budget"])
         except (KeyError, TypeError, AttributeError, ParameterError) as error:
-            raise LedgerError(f"row 0 of the ledger {self.path} holds no budget ({error})") from error
+            raise LedgerError(
+                f"row 0 of the ledger {self.path} holds no budget ({error}); restore it from a backup"
+            ) from error
 
     def _take_part(self, plan: Mapping[str, Any]) -> None:
         """Become the one run of this ledger, or one of those that share it."""

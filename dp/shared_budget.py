@@ -265,7 +265,7 @@ def _reached(observer: str, budget: RenyiFilter | GaussianFilter | None, spent: 
         return budget.charged(*spent).reached
     except BudgetExceeded as error:
         raise BudgetExceeded(
-            f"Against {'the ' * (observer == 'server')}{observer}, over all runs that share the ledger: {error}",
+            f"against {'the ' * (observer == 'server')}{observer}, over all runs that share the ledger, {error}",
             observer=observer,
             would_reach=error.would_reach,
             budget=error.budget,

@@ -54,7 +54,9 @@ class RunFolder:
     def _open(self, marker: Path, fingerprint: Mapping[str, Any], resume: bool) -> None:
         if marker.exists():
             if not resume:
-                raise CheckpointError(f"{self.path} already holds a run; resume it, or give another folder")
+                raise CheckpointError(
+                    f"{self.path} already holds a run; continue it with resume=True, or give another folder"
+                )
             stored = json.loads(marker.read_text())
             odd = sorted(key for key in {*stored, *fingerprint} if stored.get(key) != fingerprint.get(key))
             if odd:

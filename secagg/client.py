@@ -145,7 +145,10 @@ class Client:
             LocalProtocolError: there are none now.
         """
         if self._phase is not Phase.READY:
-            raise LocalProtocolError(f"conditional secrets are not to be had in phase {self._phase.value}")
+            raise LocalProtocolError(
+                f"conditional secrets are not to be had in phase {self._phase.value}; take them in phase"
+                f" {Phase.READY.value}"
+            )
         return tuple(self._live_secrets().seeds[CONDITIONAL:])
 
     def __repr__(self) -> str:
@@ -222,11 +225,13 @@ class Client:
 
     def _refuse_forks(self) -> None:
         if os.getpid() != self._process:
-            raise LocalProtocolError("this client was forked in mid-round; only its own process may go on")
+            raise LocalProtocolError(
+                "this client was forked in mid-round; only the process that made it may go on"
+            )
 
     def _live_secrets(self) -> Secrets:
         if self._secrets is None:
-            raise LocalProtocolError("this round is over")
+            raise LocalProtocolError("this client's round is over; make another client for the next one")
         return self._secrets
 
     def _handle(self, kind: Kind, data: bytes) -> bytes | None:

@@ -77,9 +77,14 @@ def require_trust(
 ) -> None:
     """Raise unless the identity and the roster are there and are those of the round."""
     if identity is None or identities is None:
-        raise ParameterError("malicious mode needs this client's identity and the trusted roster")
+        raise ParameterError(
+            "malicious mode needs this client's identity and the trusted roster; give identity= and identities="
+        )
     if identities.hash != parameters.roster_hash or identities.get(client_id) != identity.public:
-        raise ParameterError(f"client {client_id} does not stand in the roster that the parameters name")
+        raise ParameterError(
+            f"client {client_id} does not stand with this identity in the roster that the parameters name; "
+            "give the roster whose hash they hold"
+        )
 
 
 def with_checks(values: npt.ArrayLike, vector: Vector) -> Words:

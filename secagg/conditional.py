@@ -65,5 +65,8 @@ def checked_rule(parameters: RoundParameters, rule: RevealRule | None) -> Reveal
     """
     rule = rule or RevealRule("", lambda parameters, shared, survivors: ())
     if rule.name != parameters.reveal_rule:
-        raise ParameterError(f"the rule is {rule.name!r} and the round's is {parameters.reveal_rule!r}")
+        raise ParameterError(
+            f"the rule is {rule.name!r} and the round's is {parameters.reveal_rule!r}; "
+            "give the rule that the parameters name"
+        )
     return rule

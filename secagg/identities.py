@@ -102,7 +102,10 @@ class IdentityRoster(Mapping[int, bytes]):
                 raise ParameterError(f"client id {client} is out of range; use 0 to 2^63-1")
             y = int.from_bytes(public, "little") & ~_SIGN_BIT
             if len(public) != _KEY_BYTES or y >= _PRIME or y in _LOW_ORDER_Y:
-                raise ParameterError(f"the identity key of client {client} is not canonical or of low order")
+                raise ParameterError(
+                    f"the identity key of client {client} is not canonical or of low order; "
+                    "make it another with Identity.generate"
+                )
         if len(set(publics.values())) != len(publics):
             raise ParameterError("two clients have the same identity key; give each its own")
         self._publics = dict(publics)

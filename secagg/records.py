@@ -129,11 +129,13 @@ class Records:
         count, cost = self._spent(connection)
         if self._max_participations is not None and count >= self._max_participations:
             raise RecordError(
-                f"this data set took part in {count} rounds, its limit is {self._max_participations}"
+                f"this data set took part in {count} rounds, and its limit is {self._max_participations}; it joins no"
+                " other round"
             )
         if self._budget is not None and cost + self._cost > self._budget:
             raise RecordError(
-                f"{cost} of the budget of {self._budget} is spent and a round costs {self._cost}"
+                f"{cost} of the budget of {self._budget} is spent and a round costs {self._cost}; this data set"
+                " joins no other round"
             )
 
     def _spent(self, connection: sqlite3.Connection) -> tuple[int, float]:
@@ -159,4 +161,6 @@ class Records:
                     raise
                 connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise RecordError(f"the single-use record {self._path} cannot be written: {error}") from error
+            raise RecordError(
+                f"the single-use record {self._path} cannot be written: {error}; check the folder, its rights and space"
+            ) from error

@@ -107,7 +107,9 @@ class Server:
         rule: RevealRule | None = None,
     ) -> None:
         if (identities.hash if identities else b"") != parameters.roster_hash:
-            raise ParameterError("the trusted roster is not the one that the parameters name")
+            raise ParameterError(
+                "the trusted roster is not the one that the parameters name; give the roster whose hash they hold"
+            )
         self._parameters = parameters
         self._identities = identities
         self._rule = checked_rule(parameters, rule)
@@ -158,7 +160,9 @@ class Server:
             LocalProtocolError: there is none (yet).
         """
         if self._sum is None:
-            raise LocalProtocolError(f"there is no sum in phase {self._phase.value}")
+            raise LocalProtocolError(
+                f"there is no sum in phase {self._phase.value}; it is there when the last stage was closed"
+            )
         return self._sum
 
     @property

@@ -90,7 +90,9 @@ def _connect(address: str | None) -> bool:
     try:
         ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
     except (ConnectionError, RayError) as error:
-        raise BackendError(f"no Ray cluster answers at {address}: {error}") from error
+        raise BackendError(
+            f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`, or leave the address out"
+        ) from error
     return True
 
 
@@ -216,7 +218,10 @@ class _Worker:
         except RayError as error:
             raise WorkerLost(f"it could not be reached ({type(error).__name__})") from error
         except TypeError as error:
-            raise BackendError(f"functions or data cannot be sent to another machine: {error}") from error
+            raise BackendError(
+                f"functions or data cannot be sent to another machine: {error}; "
+                "load the data in ClientData's function, there"
+            ) from error
 
     def receive(self) -> Reply:
         """See `Worker`."""

@@ -331,8 +331,8 @@ def _trace(function: Callable[..., Any], kinds: tuple[Any, ...], insecure: bool)
     for node in upstream(*computation.results):
         if node.label == "raw" and node.type.placement == SERVER and not insecure:
             raise PrivacyTypeError(
-                f"{computation.name} uses {node.where}, which has no bound and is of an insecure program; "
-                f"bound what is summed with federated_clip"
+                f"{computation.name} uses {node.where}, which has no bound; it is of an insecure program: bound"
+                " what it sums with federated_clip"
             )
         if node.op == "parameter" and node not in parameters:
             raise PrivacyTypeError(

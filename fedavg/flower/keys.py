@@ -117,7 +117,9 @@ def read_roster(path: Path) -> secagg.IdentityRoster:
         rows = json.loads(path.read_text())
         return secagg.IdentityRoster({int(node): bytes.fromhex(public) for node, public in rows.items()})
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise NodeSetupError(f"the roster {path} is missing or damaged ({type(error).__name__})") from None
+        raise NodeSetupError(
+            f"the roster {path} is missing or damaged ({type(error).__name__}); put the one there that all nodes have"
+        ) from None
 
 
 def read_identity(folder: Path) -> NodeIdentity:

@@ -166,7 +166,9 @@ class PrivateRounds:
             secure = SecureAggregation(**fields.pop("secure", {}))
             return cls(privacy=privacy, secure=secure, **fields)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ParameterError(f"the settings {path} cannot be used: {error}") from error
+            raise ParameterError(
+                f"the settings {path} cannot be used: {error}; write them with PrivateRounds.write"
+            ) from error
 
     def write(self, path: str | Path) -> None:
         """Write these settings to a file, as JSON that a person can read.

@@ -102,7 +102,8 @@ class PrivateStrategy:
         rounds = rounds if isinstance(rounds, PrivateRounds) else PrivateRounds.read(rounds)
         if roster is not None and not rounds.is_malicious:
             raise ParameterError(
-                f"roster is {roster} and adversary is 'semi_honest', which checks no identities"
+                f"roster is {roster} and adversary is 'semi_honest', which checks no identities;"
+                " leave the roster out, or say adversary='malicious'"
             )
         self.strategy, self.rounds = strategy, rounds
         self.folder = Path(folder)
@@ -139,7 +140,7 @@ class PrivateStrategy:
             ParameterError: nothing was started yet.
         """
         if self._account is None:
-            raise ParameterError("there is no statement before start()")
+            raise ParameterError("there is no statement before the run has started; ask after start()")
         return self._account.statement()
 
     def _private(self, grid: Any, arrays: ArrayRecord, held: ExitStack) -> _PrivateGrid:
@@ -267,10 +268,14 @@ class _PrivateGrid:
         model = content_hash(records)
         if any(content_hash(message.content) != model for message in batch[1:]):
             raise ParameterError(
-                "the strategy sends nodes different models or settings, which no sum can be bound to"
+                "the strategy sends nodes different models or settings, which no sum can be bound to; use one that"
+                " sends all of them the same"
             )
         if describe_form(TreeSpec.of(arrays_of(records)[1])) != describe_form(self._spec):
-            raise ParameterError("the strategy sends a model of another form than the one the run began with")
+            raise ParameterError(
+                "the strategy sends a model of another form than the one the run began with; keep names, shapes and"
+                " dtypes"
+            )
 
     def _round(self, number: int, records: RecordDict, kind: str) -> RecordDict | None:
         ledger, log, begun = self._account.ledger, RoundLog(), time.monotonic()

@@ -29,7 +29,7 @@ def charged_until_full(budget, step):
 
 def test_a_refusal_names_what_would_be_reached():
     budget, _ = charged_until_full(GaussianFilter(5.0, 1e-5), Gaussian(1.5))
-    with pytest.raises(BudgetExceeded, match=r"sum of 1/z\^2 to .* epsilon at 5; stop here") as caught:
+    with pytest.raises(BudgetExceeded, match=r"of epsilon 5 at .* sum of 1/z\^2 to .*; stop here") as caught:
         budget.charge(Gaussian(1.5))
     assert caught.value.would_reach > caught.value.budget == 5.0
 
