@@ -21,6 +21,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["CentralFloatGaussianNotFloatingPointSafe", "CentralGaussian", "CentralMatrix", "MatrixRelease"]
 
 _ROUNDING = 1 + 2.0**-50
-_COEFFICIENT_SCALE = 2**16
+_FINEST_COEFFICIENTS = 2**16
+_MOST_STDDEV = 2.0**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +186,7 @@ class CentralMatrix:
         trusted_server: Must be True: the caller says that the server may see the sum.
 
     >>> matrix = CentralMatrix(noise_multiplier=1.0, sensitivity=100.0, dimension=3, bands=3, trusted_server=True)
-    >>> (matrix.coefficients / 2**16).tolist()
+    >>> (matrix.coefficients / matrix.coefficient_scale).tolist()
     [1.0, 0.5, 0.375]
     """
 
@@ -203,11 +206,23 @@ class CentralMatrix:
         return 1
 
     @cached_property
+    def coefficient_scale(self) -> int:
+        """Units of 1 in the factor: 2^16, or as much coarser a power of two as keeps the noise within the sampler."""
+        column = math.sqrt(float((self._column**2).sum()))
+        # A thousandth is kept back for the rounding of the coefficients.
+        most = 0.999 * _MOST_STDDEV / (self.noise_multiplier * self.sensitivity * column)
+        return 1 << max(0, min(int(math.log2(_FINEST_COEFFICIENTS)), math.floor(math.log2(most))))
+
+    @cached_property
     def coefficients(self) -> NDArray[np.int64]:
-        """First column of the factor, c_j = C(2j, j)/4^j in units of 2^-16, rounded: int64, shape (bands,)."""
-        ratios = [1.0] + [(2 * j - 1) / (2 * j) for j in range(1, self.bands)]
-        rounded: NDArray[np.int64] = np.rint(_COEFFICIENT_SCALE * np.cumprod(ratios)).astype(np.int64)
+        """First column of the factor, C(2j, j)/4^j in units of 1 / `coefficient_scale`, rounded: int64, shape (bands,)."""
+        rounded: NDArray[np.int64] = np.rint(self.coefficient_scale * self._column).astype(np.int64)
         return rounded
+
+    @property
+    def _column(self) -> NDArray[np.float64]:
+        ratios = [1.0] + [(2 * j - 1) / (2 * j) for j in range(1, self.bands)]
+        return np.array(list(accumulate(ratios, mul)))
 
     @cached_property
     def stddev(self) -> float:

@@ -60,6 +60,18 @@ def test_the_factor_is_the_square_root_of_the_prefix_sum():
     assert np.allclose(square, 1, atol=1e-4)
 
 
+def test_wide_noise_gets_a_coarser_factor_and_can_still_be_drawn():
+    """The demo's own vector (7,850 weights) at ten bands: 2^16 would ask the sampler for more than it offers."""
+    wide = matrix(noise_multiplier=7.0, sensitivity=9000.0, bands=10)
+    assert wide.coefficient_scale < 2**16 == matrix(bands=10).coefficient_scale
+    assert 2**29 < wide.stddev < 2**31
+    c = wide.coefficients / wide.coefficient_scale
+    square = np.convolve(c, c)[:10]
+    assert np.allclose(square, 1, atol=1e-3)
+    noise = wide.start().next(np.zeros(2000, np.int64), Keystream.seeded(bytes(32)))
+    assert noise.std() == pytest.approx(7.0 * 9000.0 * math.sqrt((c**2).sum()), rel=0.1)
+
+
 def test_prefix_sums_carry_the_noise_of_the_literature():
     """1024 rounds, 8 participations, 128 bands, joint multiplier 1: root mean square 10.3, fresh noise 64.0."""
     rounds, mechanism = 1024, matrix(bands=128)
