@@ -215,7 +215,7 @@ class CentralMatrix:
 
     @cached_property
     def coefficients(self) -> NDArray[np.int64]:
-        """First column of the factor, C(2j, j)/4^j in units of 1 / `coefficient_scale`, rounded: int64, shape (bands,)."""
+        """First column of the factor, C(2j, j)/4^j times `coefficient_scale`, rounded: int64, shape (bands,)."""
         rounded: NDArray[np.int64] = np.rint(self.coefficient_scale * self._column).astype(np.int64)
         return rounded
 
