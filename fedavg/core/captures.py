@@ -7,8 +7,9 @@ frozen dataclasses, and functions of which the same holds; everything else comes
 its label are checked.
 
 What this cannot see: what a library does behind a call, a constant that somebody made of a client's value before the
-program was written, and code that is out to hide (objects handed to functions that write into whatever they get,
-patched classes). It is there for mistakes. Where clients are other machines, these share no memory with the server.
+program was written, one array given to several clients as their data and written into, and code that is out to hide
+(objects handed to functions that write into whatever they get, patched classes). It is there for mistakes. Where
+clients are other machines, these share no memory with the server anyway.
 """
 
 from __future__ import annotations

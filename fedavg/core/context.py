@@ -440,9 +440,7 @@ def _client_ids(data: Mapping[Node, ClientData], population: int | None) -> Sequ
                 f"{node.detail} has other clients than the first argument; give the same ids"
             )
     if population is not None and len(ids[0]) != population:
-        raise ExecutionError(
-            f"there are {len(ids[0])} clients, and the context was planned for {population}"
-        )
+        raise ExecutionError(f"there are {len(ids[0])} clients, and the context was planned for {population}")
     return ids[0]
 
 

@@ -23,8 +23,6 @@ function's body does behind them (files, sockets, modules) is the client's own s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import inf
 from typing import NoReturn
 
 from fedavg.core.errors import PrivacyTypeError, TypeMismatch
@@ -41,10 +39,11 @@ from fedavg.core.types import (
     WithinType,
     is_fixed,
     leaves,
+    parts,
     unbounded,
 )
 
-__all__ = ["aggregate", "bounded_parts", "derive", "refuse", "release", "source"]
+__all__ = ["aggregate", "derive", "refuse", "release", "source"]
 
 _ORDER: tuple[Label, ...] = ("public", "noised", "raw")
 
@@ -97,7 +96,9 @@ def aggregate(
         if node.type.placement != CLIENTS:
             refuse(f"{node.type} is at the server already", f"federated_{op} takes values at CLIENTS")
         _check_fixed(op, node.type.member)
-    unbound = [path for node in inputs for path in _unbounded_paths(node.type.member)]
+    unbound = [
+        path for node in inputs for path, part in parts(node.type.member) if not isinstance(part, WithinType)
+    ]
     if unbound and not insecure:
         at = "" if unbound == [""] else f" at {', '.join(unbound)}"
         refuse(
@@ -126,25 +127,6 @@ def release(node: Node, *, insecure: bool) -> None:
             f"{node.where}: the result holds {node.type}, what the clients hold, un-noised; return what federated_sum"
             " or federated_mean made of it, or leave it out"
         )
-
-
-def bounded_parts(kind: Type, path: str = "") -> Iterator[tuple[str, WithinType]]:
-    """The bounded parts of a summable type, each clipped by itself."""
-    match kind:
-        case WithinType(l2=bound) if 0 < bound < inf:
-            yield path, kind
-        case StructType():
-            for position, (name, item) in enumerate(kind.elements):
-                yield from bounded_parts(item, f"{path}/{name if name is not None else position}".lstrip("/"))
-
-
-def _unbounded_paths(kind: Type, path: str = "") -> list[str]:
-    covered = [part for part, _ in bounded_parts(kind, path)]
-    return [
-        leaf
-        for leaf, _ in leaves(kind, path)
-        if not any(part in ("", leaf) or leaf.startswith(f"{part}/") for part in covered)
-    ]
 
 
 def _check_fixed(op: Operation, kind: Type) -> None:

@@ -20,18 +20,20 @@ from functools import cached_property
 from math import ceil, fsum, inf, sqrt
 from typing import Any
 
+import numpy as np
+
 import dp
 from dp.events import Gaussian, together
 from fedavg.aggregation import AggregationPlan, SecureAggregation
 from fedavg.core.errors import ExecutionError
 from fedavg.core.graph import Node, Noise, upstream
-from fedavg.core.judgement import bounded_parts
-from fedavg.core.types import WithinType, size, unbounded
+from fedavg.core.types import TensorType, WithinType, leaves, parts, size, unbounded
 
 __all__ = ["Aggregation", "Event", "Plan", "PrivacyReport", "Program", "Stage", "stages_of"]
 
 _UP = 1 + 1e-9  # Noise multipliers are rounded up, so that dividing and composing them never falls short.
 _LEAST_SHARE_DEVIATION = 2.2  # in integer units; below 2 the tight epsilon is not proven
+_MOST_DEVIATIONS = 40  # of the noise, for what a result may come to
 _UNITS = 101.0  # integer sensitivity over sqrt(length), as encodings have it
 
 
@@ -46,10 +48,11 @@ class Aggregation:
     def parts(self) -> tuple[tuple[str, WithinType], ...]:
         """Name and type of each bounded part."""
         kind = self.node.inputs[0].type.member
-        found = bounded_parts(kind)
+        found = [part for _, part in parts(kind) if isinstance(part, WithinType)]
         if self.node.label == "raw":  # insecure: nothing is bounded
-            found = iter([("", WithinType(unbounded(kind), inf))])  # type: ignore[arg-type]
-        return tuple((f"{self.name}/{path}" if path else self.name, kind) for path, kind in found)
+            found = [WithinType(unbounded(kind), inf)]  # type: ignore[arg-type]
+        # Numbered: elements' names may hold anything.
+        return tuple((f"{self.name}/{i}" if i else self.name, part) for i, part in enumerate(found))
 
     @property
     def weight_bound(self) -> float | None:
@@ -208,6 +211,8 @@ class Plan:
                 task=task,
             )
             planned.append(Stage(stage, plan))
+            for aggregation in stage:
+                _require_room(aggregation, plan, sampler)
         return cls(tuple(planned))
 
     @property
@@ -278,6 +283,20 @@ def _padding(stage: Sequence[Aggregation], noise_multiplier: float, cohort: int)
     wanted = ceil((_LEAST_SHARE_DEVIATION / (_UNITS * noise_multiplier)) ** 2 * cohort)
     lengths = [size(kind) for a in stage for _, kind in a.parts]
     return 0 if max(lengths) >= wanted else wanted - lengths[0]
+
+
+def _require_room(aggregation: Aggregation, plan: AggregationPlan, sampler: dp.Sampler) -> None:
+    """Refuse dtypes too narrow for what the cohort and its noise may come to: the result would be infinite."""
+    kinds = {leaf.dtype for _, leaf in leaves(aggregation.node.type.member) if isinstance(leaf, TensorType)}
+    divisor = sampler.expected if aggregation.node.op == "mean" else 1.0
+    for name, part in aggregation.parts:
+        most = (sampler.cohort_size * part.l2 + _MOST_DEVIATIONS * plan.stddev_of_sum(name)) / divisor
+        for dtype in kinds:
+            if most > (end := float(np.finfo(dtype).max)):
+                raise ExecutionError(
+                    f"{aggregation.node.where}: with the bound {part.l2} its result may come to {most:.3g}, and {dtype}"
+                    f" ends at {end:.3g}; make it float64 before the sum, or lower the bound"
+                )
 
 
 def _event(aggregation: Aggregation, number: int, stage: Stage) -> Event:

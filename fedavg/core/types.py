@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -39,8 +39,10 @@ __all__ = [
     "WithinType",
     "at_clients",
     "at_server",
+    "is_bound",
     "is_fixed",
     "leaves",
+    "parts",
     "size",
     "to_type",
     "type_of",
@@ -49,6 +51,7 @@ __all__ = [
     "zeros",
 ]
 
+_LEAST_BOUND, _MOST_BOUND = 1e-150, 1e150
 Placement = Literal["CLIENTS", "SERVER"]
 """Where a federated value is."""
 
@@ -195,9 +198,29 @@ def within(member: Any, *, l2: float) -> WithinType:
         raise TypeMismatch(
             f"{kind} has no L2 norm to bound; bound a tensor or struct of fixed shapes and numbers"
         )
-    if not 0 < l2 < np.inf or not isfinite(l2):
-        raise TypeMismatch(f"the bound is {l2}; give a positive number, the largest L2 norm that counts")
+    if not is_bound(l2):
+        raise TypeMismatch(
+            f"the bound is {l2}; give a positive number, the largest L2 norm that counts, from {_LEAST_BOUND} to"
+            f" {_MOST_BOUND} (squares of others are no floats); change the unit"
+        )
     return WithinType(kind, float(l2))
+
+
+def is_bound(l2: float) -> bool:
+    """Whether a bound is one: positive, and with a square that a float holds."""
+    return _LEAST_BOUND <= l2 <= _MOST_BOUND
+
+
+def parts(kind: Type, path: str = "") -> Iterator[tuple[str, Type]]:
+    """The bounded parts of a type, and every tensor and sequence that is in none of them, with paths to show."""
+    match kind:
+        case WithinType(l2=bound) if is_bound(bound):
+            yield path, kind
+        case StructType():
+            for position, (name, item) in enumerate(kind.elements):
+                yield from parts(item, f"{path}/{name if name is not None else position}".lstrip("/"))
+        case _:
+            yield from leaves(kind, path)
 
 
 def to_type(given: Any) -> Type:

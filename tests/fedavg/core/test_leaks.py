@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from fedavg import SecureAggregation
 from fedavg.core import (
     CLIENTS,
     SERVER,
@@ -477,10 +478,44 @@ def test_a_population_is_no_value_at_the_server():
         identity(ClientData.of([1.0, 2.0]))
 
 
-def test_bounds_are_positive_numbers():
-    for bound in (0.0, -1.0, np.inf, np.nan):
+def test_bounds_are_positive_numbers_whose_squares_are_floats():
+    for bound in (0.0, -1.0, np.inf, np.nan, 1e308, 1e-308):
         with pytest.raises(CoreError, match="positive number"):
             within(np.float64, l2=bound)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float16, 6000.0), (np.float32, 1e38)])
+def test_a_result_that_its_dtype_cannot_hold_is_refused_before_anything_is_charged(dtype, bound):
+    """Otherwise the noised sum of what fits at each client would be released as infinity."""
+    program = federated_computation(at_clients(dtype))(lambda x: federated_sum(federated_clip(x, l2=bound)))
+    context = Context(population=20, delta=1e-3, noise_multiplier=1.0)
+    with pytest.raises(ExecutionError, match=r"ends at .*make it float64 before the sum"):
+        context.run(program, [dtype(1.0)] * 20)
+    mean = federated_computation(at_clients(dtype))(lambda x: federated_mean(federated_clip(x, l2=bound)))
+    assert mean.privacy(context).events[0].bounds == (bound,)
+
+
+@pytest.mark.parametrize("names", [("", "loss"), ("a", "/a"), ("a", "a/b")])
+def test_a_bound_covers_no_other_element_whatever_they_are_called(names):
+    bounded, other = names
+
+    def program(x):
+        return federated_sum({bounded: federated_clip(x, l2=1.0), other: x})
+
+    with pytest.raises(PrivacyTypeError, match="has no bound at"):
+        federated_computation(READINGS)(program)
+
+
+def test_elements_whose_paths_are_spelt_alike_are_summed_apart():
+    def program(x):
+        inner = {"b": federated_clip(federated_map(lambda v: 2 * v, x), l2=2.0)}
+        return federated_sum({"a/b": federated_clip(x, l2=1.0), "a": inner})
+
+    sums = Context(population=400, delta=1e-3, noise_multiplier=1.0, secure=SecureAggregation.ideal()).run(
+        federated_computation(READINGS)(program), [1.0] * 400
+    )
+    assert sums.value["a/b"] == pytest.approx(400, abs=10)
+    assert sums.value["a"]["b"] == pytest.approx(800, abs=20)
 
 
 def helper(value):
