@@ -22,6 +22,7 @@ __all__ = ["clip_factor", "clip_l2"]
 _SAFE_SQUARES = 1e-200, 1e200
 # Above 10,000 elements OpenBLAS shares a dot product among threads, which on a busy machine wait for each other.
 _BLOCK = 1 << 13
+_FLOAT32_BYTES = 4
 
 
 def clip_l2(vector: ArrayLike, bound: float) -> tuple[NDArray[np.float64], float]:
@@ -68,7 +69,7 @@ def clip_factor(vector: ArrayLike, bound: float) -> tuple[NDArray[np.floating], 
     """
     bound = checks.positive("bound", bound)
     flat = np.asarray(vector).reshape(-1)
-    if not np.issubdtype(flat.dtype, np.floating):
+    if flat.dtype.kind != "f":
         flat = flat.astype(np.float64)
     squares = _sum_of_squares(flat)
     unit = 1.0
@@ -87,12 +88,18 @@ def clip_factor(vector: ArrayLike, bound: float) -> tuple[NDArray[np.floating], 
 
 def _sum_of_squares(flat: NDArray[np.floating]) -> float:
     """In float64, whatever the vector's own type; may be infinite or NaN."""
+    if flat.dtype.itemsize <= _FLOAT32_BYTES:  # Squares of float32 cannot overflow in float64.
+        return _added_squares(flat)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _added_squares(flat)
+
+
+def _added_squares(flat: NDArray[np.floating]) -> float:
     work = np.empty(min(len(flat), _BLOCK))
     total = 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, len(flat), _BLOCK):
-            piece = flat[start : start + _BLOCK]
-            part = work[: len(piece)]
-            np.copyto(part, piece)
-            total += float(np.dot(part, part))
+    for start in range(0, len(flat), _BLOCK):
+        piece = flat[start : start + _BLOCK]
+        part = work[: len(piece)]
+        np.copyto(part, piece)
+        total += float(np.dot(part, part))
     return total

@@ -40,7 +40,13 @@ from dp.clipping import clip_factor
 from dp.errors import ParameterError
 from dp.keystream import Keystream
 from dp.rotation import Rotation
-from dp.rounding import LARGEST_ROUNDED, norm_after_rounding, norm_before_rounding, round_within
+from dp.rounding import (
+    LARGEST_ROUNDED,
+    norm_after_rounding,
+    norm_before_rounding,
+    round_each_within,
+    round_within,
+)
 
 __all__ = ["Block", "Encoding"]
 
@@ -225,8 +231,11 @@ class Encoding:
         if vectors.keys() != self._names:
             raise ParameterError(f"got blocks {sorted(vectors)}; encode exactly {sorted(self._names)}")
         integers = np.empty(self.dimension, dtype=np.int64)
-        start, beta = 0, self.retry_probability
-        for (piece, factor), limit in zip(self._pieces(vectors), self.limits, strict=True):
+        start, beta, pieces = 0, self.retry_probability, self._pieces(vectors)
+        if not beta:
+            round_each_within(pieces, keystream, limits=self.limits, out=integers)
+            return integers
+        for (piece, factor), limit in zip(pieces, self.limits, strict=True):
             target = integers[start : start + len(piece)]
             round_within(piece, keystream, limit=limit, retry_probability=beta, factor=factor, out=target)
             start += len(piece)

@@ -14,6 +14,9 @@ Not here: how large R is made (`encoding`, `compression`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ __all__ = [
     "LARGEST_ROUNDED",
     "norm_after_rounding",
     "norm_before_rounding",
+    "round_each_within",
     "round_within",
     "squared_norm",
     "stochastic_round",
@@ -32,9 +36,13 @@ __all__ = [
 LARGEST_ROUNDED = 2.0**50
 """Above this absolute value a float64 has no room left for the fraction that is rounded."""
 
-_BLOCK = 1 << 13  # Longer dot products are shared among threads, which on a busy machine wait for each other.
+_BLOCK = 1 << 14
+_DOT = 1 << 13  # Longer dot products are shared among threads, which on a busy machine wait for each other.
 _EXACT = 2.0**52
 _ATTEMPTS = 64
+
+Part: TypeAlias = tuple[NDArray[np.floating], float]
+"""Values, and the factor that takes them to integer units."""
 
 
 def norm_after_rounding(norm: float, length: int, retry_probability: float) -> float:
@@ -98,12 +106,29 @@ def round_within(
     """
     rounded = np.empty(len(values), dtype=np.int64) if out is None else out
     for _ in range(_ATTEMPTS if retry_probability else 1):
-        if _round_into(rounded, values, keystream, factor) <= limit:
+        if _round_into(rounded, [(values, factor)], keystream)[0] <= limit:
             return rounded
-    np.copyto(rounded, np.trunc(values.astype(np.float64) * factor), casting="unsafe")
-    if squared_norm(rounded) > limit:
-        rounded[:] = 0
+    _truncate_within(rounded, values, factor, limit)
     return rounded
+
+
+def round_each_within(
+    parts: Sequence[Part], keystream: Keystream, *, limits: Sequence[int], out: NDArray[np.int64]
+) -> None:
+    """Fill `out` with what `round_within` without retries gives for one part after the other, in one pass.
+
+    Args:
+        parts: Values and factor of each part, in the order in which they are laid out.
+        keystream: Source of the random bits.
+        limits: Largest squared norm of each part.
+        out: Where to put the integers, as long as all parts together.
+    """
+    squares = _round_into(out, parts, keystream)
+    end = 0
+    for (values, factor), square, limit in zip(parts, squares, limits, strict=True):
+        end += len(values)
+        if square > limit:
+            _truncate_within(out[end - len(values) : end], values, factor, limit)
 
 
 def stochastic_round(
@@ -125,34 +150,63 @@ def stochastic_round(
         chance of 2^-32.
     """
     rounded = np.empty(len(values), dtype=np.int64)
-    _round_into(rounded, values, keystream, factor)
+    _round_into(rounded, [(values, factor)], keystream)
     return rounded
 
 
-def _round_into(
-    rounded: NDArray[np.int64], values: NDArray[np.floating], keystream: Keystream, factor: float
-) -> int:
-    """Fill `rounded` as `stochastic_round` says, and return its squared norm, exactly."""
-    words = np.empty(min(len(values), _BLOCK), dtype="<i4")
-    uniform, scaled = np.empty(len(words)), np.empty(len(words))
-    squares = 0
-    for start in range(0, len(values), _BLOCK):
-        size = min(_BLOCK, len(values) - start)
+def _round_into(rounded: NDArray[np.int64], parts: Sequence[Part], keystream: Keystream) -> list[int]:
+    """Fill `rounded` with the parts as `stochastic_round` says, and return the squared norm of each, exactly."""
+    spans = list(zip(accumulate((len(values) for values, _ in parts), initial=0), parts, strict=False))
+    squares = [0] * len(parts)
+    scaled = rounded.view(np.float64)  # What is to be rounded waits where its integer goes.
+    words = np.empty(min(len(rounded), _BLOCK), dtype="<i4")
+    uniform = np.empty(len(words))
+    for start in range(0, len(rounded), _BLOCK):
+        size = min(_BLOCK, len(rounded) - start)
         if size < len(words):
-            words, uniform, scaled = words[:size], uniform[:size], scaled[:size]
+            words, uniform = words[:size], uniform[:size]
+        held = [_overlap(begin, len(part[0]), start, size) for begin, part in spans]
+        for (begin, (values, factor)), (low, high) in zip(spans, held, strict=True):
+            if low < high:
+                np.copyto(scaled[low:high], values[low - begin : high - begin])
+                scaled[low:high] *= factor
         keystream.fill(words)
         # (word + 1/2) / 2^32 is uniform on a symmetric grid in (-1/2, 1/2): added, it makes rounding fair.
-        np.add(words, 0.5, out=uniform)
+        np.copyto(uniform, words)
+        uniform += 0.5
         uniform *= 2.0**-32
-        np.multiply(values[start : start + size], factor, out=scaled, dtype=np.float64)
-        uniform += scaled
+        uniform += scaled[start : start + size]
         np.rint(uniform, out=uniform)
-        block = rounded[start : start + size]
-        np.copyto(block, uniform, casting="unsafe")
-        # Sums of squares of integers are exact in a float that stays below 2^53, in whatever order they are added.
-        fast = float(np.dot(uniform, uniform))
-        squares += int(fast) if fast < _EXACT else squared_norm(block)
+        np.copyto(rounded[start : start + size], uniform, casting="unsafe")
+        for index, (low, high) in enumerate(held):
+            if low < high:
+                squares[index] += _squares(uniform[low - start : high - start], rounded[low:high])
     return squares
+
+
+def _overlap(begin: int, length: int, start: int, size: int) -> tuple[int, int]:
+    """What a part and a block have in common, as places in the whole; nothing where the second is not above."""
+    return max(begin, start), min(begin + length, start + size)
+
+
+def _squares(floats: NDArray[np.float64], integers: NDArray[np.int64]) -> int:
+    """The squared norm of integers that are also at hand as floats, exactly."""
+    squares = 0
+    for start in range(0, len(floats), _DOT):
+        piece = floats[start : start + _DOT]
+        # Sums of squares of integers are exact in a float that stays below 2^53, in whatever order they are added.
+        fast = float(np.dot(piece, piece))
+        squares += int(fast) if fast < _EXACT else squared_norm(integers[start : start + _DOT])
+    return squares
+
+
+def _truncate_within(
+    rounded: NDArray[np.int64], values: NDArray[np.floating], factor: float, limit: int
+) -> None:
+    """Fill `rounded` with the values truncated toward zero, or with zeros where even these are too long."""
+    np.copyto(rounded, np.trunc(values.astype(np.float64) * factor), casting="unsafe")
+    if squared_norm(rounded) > limit:
+        rounded[:] = 0
 
 
 def squared_norm(vector: NDArray[np.int64]) -> int:
