@@ -134,7 +134,8 @@ class _Setting:
             said = ", ".join(missing) or "nothing"
             verb = "are" if len(missing) > 1 else "is"
             raise ParameterError(
-                f"{said} {verb} left out; leave out exactly one of {', '.join(figures)} and the epsilons."
+                f"{said} {verb} left out; give all but one of {', '.join(figures)} and the epsilons, and that one is"
+                " solved for."
             )
         return missing[0]
 

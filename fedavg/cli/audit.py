@@ -58,8 +58,14 @@ def audit(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """Attack a run with canaries and look for each failure by itself; or audit a transcript."""
+    """Attack a run with canaries and look for each failure by itself; or audit a transcript.
+
+    RUN is the folder of a veilsum simulate, SCRIPT a Python file that defines federation(). After the word transcript,
+    FILE is what simulate --record FILE wrote. Exit code 1 if something speaks against the promise.
+    """
     screen = Screen(as_json=as_json)
+    if not 0 < level < 1:
+        raise ParameterError(f"--level is {level:g}; give a probability above 0 and below 1")
     if target == "transcript":
         if file is None:
             raise ParameterError("audit transcript needs a file; make one with simulate --record FILE")

@@ -46,9 +46,15 @@ def secagg(
     graph: Annotated[
         Graph, typer.Option(help="auto is sparse where that is feasible and cheaper.")
     ] = Graph.auto,
-    neighbours: Annotated[int | None, typer.Option(help="Of each client, in the sparse graph.")] = None,
-    threshold: Annotated[int | None, typer.Option(help="Shares that unmask.")] = None,
-    modulus_bits: Annotated[int | None, typer.Option(help="Of the sum; the fewest by default.")] = None,
+    neighbours: Annotated[
+        int | None, typer.Option(help="How many each client masks with, in the sparse graph.")
+    ] = None,
+    threshold: Annotated[
+        int | None, typer.Option(help="Shares it takes to unmask a client that left.")
+    ] = None,
+    modulus_bits: Annotated[
+        int | None, typer.Option(help="Bits of a masked value; the fewest that hold the sum by default.")
+    ] = None,
     dropout: Annotated[float, typer.Option(help="Share that leaves after sharing its keys.")] = 0.0,
     adversary: Annotated[
         Adversary,

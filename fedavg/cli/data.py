@@ -17,7 +17,10 @@ def data(
     dataset: Annotated[str | None, typer.Argument(help="Fetch this one; without it, list all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """List the data sets, or fetch one into the cache ($VEILSUM_DATA, ~/.cache/veilsum)."""
+    """List the data sets, or fetch one into the cache ($VEILSUM_DATA, ~/.cache/veilsum).
+
+    Without DATASET all are listed, and nothing is fetched.
+    """
     screen = Screen(as_json=as_json)
     if dataset is None:
         _list(screen)

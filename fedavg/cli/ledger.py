@@ -33,7 +33,10 @@ def show_command(
     rounds: Annotated[bool, typer.Option("--rounds", help="List every round.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Say what was spent and is left, what the next round costs, and when the budget ends."""
+    """Say what was spent and is left, what the next round costs, and when the budget ends.
+
+    LEDGER is a run's operator/ledger.sqlite, or a shared one; it is only read.
+    """
     screen = Screen(as_json=as_json)
     spent = dp.spending(path)
     ahead = {run.number: outlook(spent, run.number) for run in spent.runs}
@@ -135,7 +138,10 @@ def verify_command(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Recompute chain and epsilons by another code path; exit code 1 if something does not fit."""
+    """Recompute chain and epsilons by another code path; exit code 1 if something does not fit.
+
+    LEDGER is a run's operator/ledger.sqlite, or a shared one; it is only read.
+    """
     screen = Screen(as_json=as_json)
     found = dp.verify(path, None if models is None else model_hashes(models, path))
     facts = {
@@ -170,7 +176,10 @@ def export_command(
     path: _Ledger,
     output: Annotated[Path | None, typer.Option(help="Write there instead of to stdout.")] = None,
 ) -> None:
-    """Write a whole ledger as JSON, in the form of docs/ledger-schema.json."""
+    """Write a whole ledger as JSON, in the form of docs/ledger-schema.json.
+
+    LEDGER is a run's operator/ledger.sqlite, or a shared one; it is only read.
+    """
     text = json.dumps(exported(path), indent=1, allow_nan=False)
     if output is None:
         print(text)
@@ -190,7 +199,10 @@ def merge_command(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Say what several ledgers together cost the people who are in all of them; nothing is written."""
+    """Say what several ledgers together cost the people who are in all of them; nothing is written.
+
+    Each LEDGER is a single run's operator/ledger.sqlite.
+    """
     screen = Screen(as_json=as_json)
     if len({path.resolve() for path in paths}) < len(paths):
         raise ParameterError("a ledger was given twice; give each once")

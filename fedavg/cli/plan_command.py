@@ -63,7 +63,8 @@ def plan_command(
         Choices | None, _Figures(parser=_real, metavar="X", help="Probability that the promise fails.")
     ] = None,
     noise_multiplier: Annotated[
-        Choices | None, _Figures(parser=_real, metavar="X", help="Noise over the joint sensitivity.")
+        Choices | None,
+        _Figures(parser=_real, metavar="X", help="Noise over the most that one client can change a sum."),
     ] = None,
     epsilon_readers: Annotated[
         Choices | None, _Figures(parser=_real, metavar="X", help="Most epsilon against readers of the model.")

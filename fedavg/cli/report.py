@@ -18,7 +18,10 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Another place for the page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """Write a run's report: one page that needs nothing else and may be published."""
+    """Write a run's report: one page that needs nothing else and may be published.
+
+    RUN is the run's folder.
+    """
     screen = Screen(as_json=as_json)
     target = pages.rewrite(run, output=output)
     screen.line(f"Report: {target}")

@@ -46,6 +46,11 @@ def run(settings: Settings, screen: Screen) -> dict[str, Any]:
         raise fedavg.ParameterError(
             f"there is no ledger {settings.ledger}; make one with veilsum budget share"
         )
+    if settings.dropout > settings.tolerance:
+        raise fedavg.ParameterError(
+            f"--dropout {settings.dropout:g} silences more clients than --tolerance {settings.tolerance:g} lets a round"
+            " lose; raise --tolerance, or lower --dropout"
+        )
     data = _load(settings, screen)
     folder = _folder(settings, data.name, screen)
     setup = Setup(settings, data)
@@ -103,8 +108,8 @@ def _announce(settings: Settings, data: datasets.Dataset, folder: Path, screen: 
     screen.say(
         f"Training on {data.name} over {population:,} simulated clients of"
         f" {settings.preset('examples_per_client', data.name)} examples, {cohort:,} drawn a round on average,"
-        f" {settings.preset('rounds', data.name)} rounds. The server only ever receives masked vectors whose sum is"
-        " already noised."
+        f" {_counted(settings.preset('rounds', data.name), 'round')}. The server only ever receives masked vectors"
+        " whose sum is already noised."
     )
     screen.say(f"Data: {data.source}. Licence: {data.licence}.")
     screen.line(f"Run folder: {folder}")
@@ -219,7 +224,7 @@ def _show(
     screen.heading("Result")
     screen.facts(
         {
-            "test accuracy": f"{figures['accuracy']:.4f} after {figures['rounds']} rounds",
+            "test accuracy": f"{figures['accuracy']:.4f} after {_counted(figures['rounds'], 'round')}",
             "epsilon": f"{epsilon_text(readers.epsilon)} against readers of the model,"
             f" {epsilon_text(server.epsilon)} against the server",
             "delta": f"{figures['delta']:g}",
@@ -251,6 +256,10 @@ def _show(
     screen.line(f"Report:  {figures['report'] or 'none'}", style="bold")
     screen.line(f"Model:   {folder / 'public' / 'model.npz'}")
     screen.line(f"Ledger:  {figures['ledger']}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _finite(epsilon: float) -> float | None:

@@ -32,12 +32,17 @@ def share_command(
     cohort: Annotated[int | None, _Expected(help="Clients drawn on average in a round.")] = None,
     rounds: Annotated[int | None, _Expected(help="Rounds of all runs together.")] = None,
     noise_multiplier: Annotated[
-        float | None, _Expected(help="Their noise over the joint sensitivity.")
+        float | None, _Expected(help="Their noise over the most that one client can change a sum.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """Make a ledger that several runs share; each joins it with simulate --ledger or ledger=."""
+    """Make a ledger that several runs share; each joins it with simulate --ledger or ledger=.
+
+    LEDGER is the file to make; give --epsilon-readers, --epsilon-server, or both.
+    """
     screen = Screen(as_json=as_json)
+    if epsilon_readers is None and epsilon_server is None:
+        raise ParameterError("no budget was given; give --epsilon-readers, --epsilon-server, or both")
     expected = _expected(population, cohort, rounds, noise_multiplier)
     if expected is None:
         budget = dp.SharedBudget(delta=delta, readers_epsilon=epsilon_readers, server_epsilon=epsilon_server)

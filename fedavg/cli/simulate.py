@@ -52,13 +52,18 @@ def simulate(
     examples_per_client: Annotated[
         int | None, _Training(help="Examples a client holds; by default 20 for mnist, 5 for digits.")
     ] = None,
-    concentration: Annotated[float, _Training(help="How alike clients are: Dirichlet over labels.")] = 1.0,
+    concentration: Annotated[
+        float, _Training(help="Dirichlet over labels: 0.1 gives a client few of them, 100 all alike.")
+    ] = 1.0,
     local_epochs: Annotated[int, _Training(help="Passes over a client's own examples.")] = 5,
     learning_rate: Annotated[float, _Training(help="Of the clients' gradient steps.")] = 0.1,
     server_momentum: Annotated[float, _Training(help="Share of the last server step that is kept.")] = 0.9,
     clip: Annotated[float, _Privacy(help="Bound on the l2 norm of a client's update.")] = 0.3,
     noise_multiplier: Annotated[
-        float | None, _Privacy(help="Noise over the joint sensitivity; 1.5 if no epsilon is given either.")
+        float | None,
+        _Privacy(
+            help="Noise over the most that one client can change a sum; 1.5 unless an epsilon is given."
+        ),
     ] = None,
     epsilon_readers: Annotated[
         float | None, _Privacy(help="Budget against readers of the model; calibrates the noise.")
@@ -71,36 +76,45 @@ def simulate(
         int | None,
         _Privacy(help="Rounds a client contributes to at most; by default what 1 in 100 would pass."),
     ] = None,
-    dropout: Annotated[float, _Secure(help="Share of the cohort that drops out of each round.")] = 0.05,
-    tolerance: Annotated[float, _Secure(help="Share that may drop out before a round is given up.")] = 0.1,
-    corruption: Annotated[float, _Secure(help="Share that may collude with the server.")] = 0.1,
+    dropout: Annotated[
+        float, _Secure(help="Share of the cohort that is made to drop out (simulated_dropout=).")
+    ] = 0.05,
+    tolerance: Annotated[
+        float, _Secure(help="Share that may drop out before a round is given up (dropout=).")
+    ] = 0.1,
+    corruption: Annotated[float, _Secure(help="Share that may collude with the server (corruption=).")] = 0.1,
     adversary: Annotated[
         Adversary,
         _Secure(help="semi_honest: a server that follows the protocol; malicious: one that may not."),
     ] = Adversary.semi_honest,
     modulus_bits: Annotated[
-        int | None, _Secure(help="Bits of the ring; the fewest that hold the sum by default.")
+        int | None, _Secure(help="Bits of a masked value; the fewest that hold the sum by default.")
     ] = None,
     backend: Annotated[
         Where, _Run(help="Play the clients in this process, in one per processor, or on Ray.")
     ] = Where.local,
     ledger: Annotated[
-        Path | None, _Run(help="Charge the run to this shared ledger, made by budget share.")
+        Path | None, _Run(help="Charge the run to this ledger, which budget share made.")
     ] = None,
     task: Annotated[str, _Run(help="Name of the run; runs on one ledger need different ones.")] = "fedavg",
     simulation_seed: Annotated[
         int | None, _Run(help="Repeat a run exactly; a seeded run promises nothing.")
     ] = None,
     record: Annotated[
-        Path | None, _Run(help="Write all that the server receives there, for audit transcript.")
+        Path | None, _Run(help="Write all that the server receives there, for veilsum audit transcript.")
     ] = None,
     output: Annotated[Path | None, _Run(help="Run folder; by default veilsum-runs/DATASET.")] = None,
-    resume: Annotated[bool, _Run("--resume", help="Continue the run in the output folder.")] = False,
+    resume: Annotated[
+        bool, _Run("--resume", help="Continue the run in the output folder, if it holds one.")
+    ] = False,
     fresh: Annotated[bool, _Run("--fresh", help="Put a run in the output folder aside, and start.")] = False,
     fallback: Annotated[bool, _Run("--fallback", help="Use digits if no package registry answers.")] = False,
     as_json: Annotated[bool, _Run("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """Train on real data over simulated clients, with real masks and real noise, and write a report."""
+    """Train on real data over simulated clients, with real masks and real noise, and write a report.
+
+    DATASET is digits, which is embedded, unless you name another labelled one of `veilsum data`.
+    """
     if resume and fresh:
         raise typer.BadParameter("--resume and --fresh exclude each other; give one of them")
     screen = Screen(as_json=as_json)

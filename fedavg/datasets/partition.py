@@ -189,11 +189,14 @@ def _counts(
 
 def _check(examples: int, clients: int, each: int) -> None:
     if clients < 1 or each < 1:
-        raise ParameterError(f"{clients} clients of {each} examples cannot be dealt to; give at least 1 of 1")
+        raise ParameterError(
+            f"{clients} clients of {each} examples cannot be dealt to; give at least 1 client and 1 example each"
+        )
     if clients * each > examples:
         raise ParameterError(
             f"{clients:,} clients of {each} examples need {clients * each:,} examples and there are {examples:,};"
-            f" take at most {examples // each:,} clients, or at most {examples // clients} examples each"
+            f" take at most {examples // each:,} clients"
+            + (f", or at most {examples // clients} examples each" if examples >= clients else "")
         )
 
 

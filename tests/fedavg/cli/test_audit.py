@@ -153,3 +153,10 @@ def test_a_transcript_is_not_written_over(veilsum, run):
     ran = veilsum(*SMALL, "--output", run / "other", "--record", run / "transcript")
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert "never written over" in ran.err
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_level_that_is_no_probability_is_refused(veilsum, level):
+    ran = veilsum("audit", "transcript", "file", "--level", level)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"--level is {level}" in ran.err

@@ -180,7 +180,7 @@ def test_a_shared_budget_that_knows_its_rounds_keeps_more_of_them(veilsum, tmp_p
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ((), "No budget was given"),
+        ((), "no budget was given; give --epsilon-readers"),
         (("--epsilon-readers", 4, "--cohort", 300), "--population, --rounds, --noise-multiplier is not given"),
         (("--epsilon-server", 4, "--cohort", 3, "--population", 30, "--rounds", 2, "--noise-multiplier", 1),
          "without --epsilon-readers"),

@@ -227,3 +227,9 @@ def test_a_shared_ledger_that_is_not_there_is_one_sentence(veilsum, tmp_path):
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
     assert "budget share" in ran.err
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_more_dropout_than_a_round_may_lose_is_refused_in_the_options_own_words(veilsum):
+    ran = veilsum(*SMALL, "--dropout", 0.5)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("veilsum: --dropout 0.5 silences more clients than --tolerance 0.1")
