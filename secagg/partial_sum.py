@@ -177,6 +177,14 @@ def refuse_strange(complaints: Mask, shared: Mask, sender: int | None = None) ->
         raise MalformedMessage(f"client {sender} complains about a client that shared nothing", sender=sender)
 
 
+def refuse_strays(senders: Iterable[int], clients: Collection[int] | None) -> None:
+    """Refuse a partial sum of clients that are bound to another place than the one it comes from."""
+    if clients is not None and (strays := set(senders).difference(clients)):
+        raise UnexpectedMessage(
+            f"a partial sum holds client {min(strays)}, which is bound to another place", sender=min(strays)
+        )
+
+
 def refuse_twice(clients: Iterable[int]) -> None:
     """Refuse a partial sum for the clients in it that came before: a sum cannot be parted again.
 

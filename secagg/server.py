@@ -20,6 +20,7 @@ Not here: the batch recovery of seeds (`secagg.recovery`).
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ from secagg.identities import IdentityRoster
 from secagg.masking import apply_masks
 from secagg.messages import HASH_BYTES, Codec, Mask, Roster, bitmap, encode_offer, kind_of
 from secagg.parameters import MAX_MESSAGE_BYTES, RoundParameters
-from secagg.partial_sum import add_vectors, decode_part, refuse_strange, refuse_twice
+from secagg.partial_sum import add_vectors, decode_part, refuse_strange, refuse_strays, refuse_twice
 from secagg.phases import ADVANCE, SERVER, Kind, Phase, after
 from secagg.recovery import Fault, ShareTable
 from secagg.ring import Words, reduce, word_dtype
@@ -242,11 +243,12 @@ class Server:
         return self._broadcast, bitmap(self._shared)
 
     @one_at_a_time
-    def receive_partial(self, data: bytes) -> dict[int, int]:
+    def receive_partial(self, data: bytes, *, clients: Collection[int] | None = None) -> dict[int, int]:
         """Take many clients' masked inputs as the sum that a part of this server, trusted like it, made of them.
 
         Args:
             data: what `secagg.PartialSum.encode` gave.
+            clients: ids of the clients bound to where it was made, which alone it may hold; any where left out.
 
         Returns:
             How many bytes each client in it had sent.
@@ -260,6 +262,7 @@ class Server:
         vectors = self._parameters.vectors
         part = decode_part(data, self._session, vectors, self._routing, self._shared)
         senders = [self._ids[position] for position in part.senders]
+        refuse_strays(senders, clients)
         refuse_twice(self._arrived.keys() & set(senders))
         add_vectors(self._totals, part.packed, vectors)
         for position, complaints in zip(part.senders, part.complaints, strict=True):

@@ -23,7 +23,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from fedavg.backends.crew import Crew, Progress, WorkerLost
-from fedavg.backends.rounds import Parts, Remote
+from fedavg.backends.rounds import Parts, Remote, Sums
 from fedavg.backends.site import Reply, Site, serve
 from fedavg.errors import BackendError, ParameterError
 
@@ -252,8 +252,16 @@ class _Node:
     part: Any
     parts: tuple[_Node, ...] = ()
 
+    @property
+    def workers(self) -> Iterator[_Worker]:
+        """Whose clients it is of."""
+        for node in self.parts:
+            yield from node.workers
+        if not self.parts:
+            yield self.worker
 
-def _sum_up(fan_in: int, crew: Crew, parts: Parts, opening: tuple[Any, bytes]) -> Iterator[bytes]:
+
+def _sum_up(fan_in: int, crew: Crew, parts: Parts, opening: tuple[Any, bytes]) -> Sums:
     """Add partial sums as a tree, and fetch what is left at its top."""
     nodes = [_Node(cast("_Worker", worker), part) for worker, part in parts]
     while len(nodes) > fan_in:
@@ -270,7 +278,7 @@ def _merged(group: tuple[_Node, ...], opening: tuple[Any, bytes]) -> _Node:
     return _Node(worker, worker.actor.merge.remote(*opening, *(node.part for node in group)), group)
 
 
-def _taken(crew: Crew, node: _Node) -> Iterator[bytes]:
+def _taken(crew: Crew, node: _Node) -> Sums:
     """Fetch a sum; where it is lost, fetch what it was made from; a worker's own sum that is lost takes it along."""
     try:
         part = ray.get(node.part, timeout=node.worker.timeout)
@@ -280,4 +288,4 @@ def _taken(crew: Crew, node: _Node) -> Iterator[bytes]:
         for child in node.parts:
             yield from _taken(crew, child)
     else:
-        yield part
+        yield node.workers, part

@@ -29,13 +29,15 @@ from secagg.phases import STAGES, Phase
 __all__ = ["Remote"]
 
 Parts = Iterator[tuple[Worker, Any]]
-SumUp = Callable[[Crew, Parts, tuple[Any, bytes]], Iterator[bytes]]
+Sums = Iterator[tuple[Iterable[Worker], bytes]]
+"""Partial sums, each with the workers whose clients it is of."""
+SumUp = Callable[[Crew, Parts, tuple[Any, bytes]], Sums]
 
 
-def one_by_one(crew: Crew, parts: Parts, opening: tuple[Any, bytes]) -> Iterator[bytes]:
+def one_by_one(crew: Crew, parts: Parts, opening: tuple[Any, bytes]) -> Sums:
     """Every worker's partial sum as it comes."""
     del crew, opening
-    return (part for _, part in parts)
+    return (((worker,), part) for worker, part in parts)
 
 
 class Remote:
@@ -192,6 +194,7 @@ class _Round:
 
     def _mask(self, server: secagg.Server, there: Iterable[int], up: dict[int, int]) -> None:
         """The masked inputs, as sums over the clients of a worker or of several."""
+        owners = self.crew.by_worker(there)
         roster, who = server.partial_opening
         opening = self.crew.hirer.share(roster), who
         calls = self._calls(
@@ -200,9 +203,10 @@ class _Round:
             lambda own: (*opening, [(client, server.message_for(client)) for client in own]),
             label=Phase.MASKED_INPUT.value,
         )
-        for turn, part in enumerate(self.sum_up(self.crew, calls, opening)):
+        for turn, (workers, part) in enumerate(self.sum_up(self.crew, calls, opening)):
             self._show(Phase.MASKED_INPUT.value, -1 - turn, part)
-            for client, size in server.receive_partial(part).items():
+            own = [client for worker in workers for client in owners[worker]]
+            for client, size in server.receive_partial(part, clients=own).items():
                 up[client] += size
 
     def _gone(self, stages: Iterable[str]) -> set[int]:

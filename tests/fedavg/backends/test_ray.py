@@ -152,8 +152,9 @@ def test_a_merged_sum_that_is_lost_is_made_good_from_its_parts(cluster):
     a, b, c = (_Node(worker, ray.put(name.encode())) for name in "abc")
     lost = _Node(SimpleNamespace(timeout=60, name="d"), gone)
     top = _Node(worker, gone, (_Node(worker, gone, (a, lost)), _Node(worker, ray.put(b"b+c"), (b, c))))
-    assert list(_taken(crew, top)) == [b"a", b"b+c"]
+    assert [part for _, part in _taken(crew, top)] == [b"a", b"b+c"]
     assert crew.lost == [lost.worker]
+    assert list(top.workers) == [worker, lost.worker, worker, worker]
 
 
 def test_the_example_runs(cluster, capsys):

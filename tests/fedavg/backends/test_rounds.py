@@ -362,6 +362,28 @@ def test_a_worker_speaks_for_its_own_clients_only():
     assert "speaks for" in str(aborted.value.__cause__)
 
 
+def test_a_worker_sums_up_its_own_clients_only():
+    """It plays honestly, and hands up the sum that another made; or one of both."""
+
+    class Thief(Inside):
+        masked = []  # noqa: RUF012
+
+        def receive(self):
+            reply = super().receive()
+            if self.wire.calls[-1][1] == "mask":
+                self.masked.append(reply.value)
+                reply = reply._replace(value=self.masked[0])
+            return reply
+
+    backend, wire = remote()
+    wire.hire = lambda count, gpus, there: [Thief(f"w{i}", wire, wire.dies, None) for i in range(count)]
+    federation = Federation(step, clients(), **settings(), backend=backend)
+    with pytest.raises(RoundAborted) as aborted:
+        federation.run_round()
+    assert "which is bound to another place" in str(aborted.value.__cause__)
+    assert not aborted.value.charged
+
+
 def test_figures_of_each_worker_and_stage():
     told = []
     wire = Wire()
