@@ -19,6 +19,7 @@ Not here: masks (`secagg.masking`), and whether a sum can wrap (`secagg.paramete
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ Words = npt.NDArray[np.unsignedinteger[Any]]
 _MAX_BITS = 62
 _ROWS = 32
 _PACKED = np.dtype("<u4")
+_SHORT = 1 << 10  # Rows up to this width cost more in calls than in work, one by one.
+_PADDED = "padding bits are set in a packed vector"
 
 
 def word_dtype(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
@@ -113,6 +116,8 @@ def pack(vector: Words, bits: int) -> memoryview:
     """
     dtype = word_dtype(bits)
     width = _row_width(len(vector))
+    if width <= _SHORT:
+        return _pack_short(vector, bits).reshape(-1).view(np.uint8).data
     packed = np.zeros((bits, width), dtype=_PACKED)
     value, part = np.empty(width, dtype), np.empty(width, dtype)
     mask = dtype.type((1 << bits) - 1)
@@ -161,6 +166,12 @@ def add_packed(accumulator: Words, data: bytes | memoryview, bits: int) -> None:
             f"{packed_size(length, bits)}"
         )
     words = np.frombuffer(data, dtype=_PACKED).reshape(bits, width)
+    if width <= _SHORT:
+        values = _unpack_short(words, bits)
+        if np.any(values[length:] & dtype.type((1 << bits) - 1)):
+            raise MalformedMessage(_PADDED)
+        np.add(accumulator, values[:length], out=accumulator)
+        return
     _refuse_padding(words, length, bits)
     part = np.empty(width, dtype)
     for row in range(_ROWS):
@@ -200,4 +211,68 @@ def _refuse_padding(words: Words, length: int, bits: int) -> None:
             piece = missing[word]
             value |= piece << np.uint64(shift) if shift >= 0 else piece >> np.uint64(-shift)
         if np.any(value & np.uint64((1 << bits) - 1)):
-            raise MalformedMessage("padding bits are set in a packed vector")
+            raise MalformedMessage(_PADDED)
+
+
+def _pack_short(vector: Words, bits: int) -> Words:
+    """The packed words of a short vector, all rows at once."""
+    dtype, width = word_dtype(bits), _row_width(len(vector))
+    values = np.empty((_ROWS + 1) * width, dtype)  # The last row is zero, for words that few values touch.
+    np.bitwise_and(vector, dtype.type((1 << bits) - 1), out=values[: len(vector)])
+    values[len(vector) :] = 0
+    rows = values.reshape(_ROWS + 1, width)
+    packed = np.zeros((bits, width), _PACKED)
+    for index, shifts, is_right in _packing(bits, dtype):
+        part = rows.take(index, axis=0)
+        (np.right_shift if is_right else np.left_shift)(part, shifts, out=part)
+        np.bitwise_or(packed, part, out=packed, casting="unsafe")
+    return packed
+
+
+def _unpack_short(words: Words, bits: int) -> Words:
+    """The values of a short packed vector with the padding, all rows at once; bits above the low `bits` arbitrary."""
+    dtype = word_dtype(bits)
+    values = np.zeros((_ROWS, words.shape[1]), dtype)
+    for index, shifts, is_right in _unpacking(bits, dtype):
+        part = words.take(index, axis=0).astype(dtype, copy=False)
+        (np.right_shift if is_right else np.left_shift)(part, shifts, out=part)
+        np.bitwise_or(values, part, out=values)
+    return values.reshape(-1)
+
+
+_Layer = tuple[npt.NDArray[np.int64], Words, bool]
+"""Which row goes to each word (or which word to each row), its shift, and whether that is to the right."""
+
+
+@lru_cache(maxsize=64)
+def _packing(bits: int, dtype: np.dtype[np.unsignedinteger[Any]]) -> list[_Layer]:
+    """Layers that give every word of a column when they are joined; row 32 stands for nothing."""
+    pieces = [(word, row, shift) for row in range(_ROWS) for word, shift in _pieces(row, bits)]
+    return _layers(pieces, bits, dtype, nothing=(_ROWS, 0))
+
+
+@lru_cache(maxsize=64)
+def _unpacking(bits: int, dtype: np.dtype[np.unsignedinteger[Any]]) -> list[_Layer]:
+    """Layers that give every value of a column; where there is nothing more, a word shifted above the low bits."""
+    pieces = [(row, word, -shift) for row in range(_ROWS) for word, shift in _pieces(row, bits)]
+    return _layers(pieces, _ROWS, dtype, nothing=(0, -bits))
+
+
+def _layers(
+    pieces: list[tuple[int, int, int]],
+    targets: int,
+    dtype: np.dtype[np.unsignedinteger[Any]],
+    nothing: tuple[int, int],
+) -> list[_Layer]:
+    """Sort pieces (target, source, shift to the right) into layers in which every target has one piece."""
+    layers = []
+    for is_right in (True, False):
+        own: list[list[tuple[int, int]]] = [[] for _ in range(targets)]
+        for target, source, shift in pieces:
+            if (shift >= 0) == is_right:
+                own[target].append((source, shift))
+        for depth in range(max(map(len, own))):
+            row = [held[depth] if depth < len(held) else nothing for held in own]
+            shifts = np.array([abs(shift) for _, shift in row], dtype)[:, np.newaxis]
+            layers.append((np.array([source for source, _ in row]), shifts, is_right))
+    return layers

@@ -5,11 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secagg import ring
 from secagg.errors import MalformedMessage, ParameterError
 from secagg.ring import add_packed, as_words, pack, packed_size, reduce, unpack, word_dtype
 
 EDGE_BITS = (1, 2, 16, 26, 31, 32, 33, 48, 61, 62)
 EDGE_LENGTHS = (0, 1, 30, 31, 32, 33, 63, 64, 65, 960, 991, 992, 993, 1023, 1025, 4099)
+
+
+@pytest.fixture(autouse=True, scope="module", params=["all rows at once", "row by row"])
+def way(request):
+    """Vectors of every length go the way of short ones and that of long ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ring, "_SHORT", 1 << 10 if request.param == "all rows at once" else -1)
+        yield
 
 
 @st.composite
