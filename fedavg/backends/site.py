@@ -5,7 +5,7 @@ Invariants:
 - keys, masks, noise and trained weights are made here and stay here; in a run with the operating system's entropy
   nobody else could make them again;
 - masked inputs leave as one sum over the clients of this worker (`secagg.PartialSum`), never one by one;
-- what goes wrong inside one client is noted here and nowhere else.
+- what goes wrong inside one client is noted here and nowhere else, and of what goes wrong in the worker kind and place.
 
 Not here: how a worker is started and reached (`fedavg.backends.processes`, `fedavg.backends.ray`), the server's end
 (`fedavg.backends.rounds`).
@@ -84,14 +84,23 @@ def serve(call: Callable[[], Any]) -> Reply:
             reply = Reply(call())
     except (secagg.SecAggError, dp.DPError, FedAvgError) as error:
         reply = Reply(refusal=str(error), protocol=isinstance(error, secagg.SecAggError))
-    except Exception as error:
-        _worker_logger.exception("a worker failed")
+    except BaseException as error:  # noqa: BLE001
+        # Kind and place alone: a client's value may stand in the words, and this log may be shown where the run is.
+        _worker_logger.error("a worker met a %s at %s", type(error).__name__, _place(error))
         reply = Reply(failure=type(error).__name__)
     return reply._replace(
         seconds=time.perf_counter() - begun,
         cpu_seconds=time.process_time() - cpu,
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _RSS_PER_MB,
     )
+
+
+def _place(error: BaseException) -> str:
+    """Where an error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
 
 
 class Site:

@@ -45,6 +45,16 @@ def writing(weights, data):
     return step(weights, data)
 
 
+class Beyond(BaseException):
+    """Nothing that a step's errors are expected to be."""
+
+
+def telling(weights, data):
+    """Fails in every way that there is, each time with what must not be told."""
+    kind = (RuntimeError, KeyError, SystemExit, Beyond)[int(data[0]) % 4]
+    raise kind(f"patient {4711:d} of {data[0]}")
+
+
 def hanging(weights, data):
     if data[0] == 1:
         time.sleep(600)

@@ -1,5 +1,6 @@
 """Clients in processes of this machine: the same bits, and what becomes of a process that is killed or hangs."""
 
+import logging
 import multiprocessing
 import os
 import time
@@ -11,7 +12,7 @@ import fedavg
 from fedavg import Federation
 from fedavg.backends.crew import WorkerLost
 from fedavg.backends.processes import Processes, _Process
-from fedavg.errors import BackendError, ParameterError
+from fedavg.errors import BackendError, ParameterError, RoundAborted
 from tests.fedavg.backends.steps import (
     LocalWithout,
     assert_same,
@@ -21,6 +22,7 @@ from tests.fedavg.backends.steps import (
     run,
     settings,
     step,
+    telling,
 )
 
 
@@ -61,6 +63,16 @@ def test_a_run_that_is_broken_off_leaves_no_answer_for_the_next(backend):
     with pytest.raises(KeyError):
         run(backend, record=broken)
     assert_same(run(backend), run(None))
+
+
+def test_an_errors_words_are_in_nothing_that_the_process_of_the_run_shows(backend, capfd, caplog):
+    """Steps that raise whatever there is, in processes whose standard error is this one's."""
+    with caplog.at_level(logging.DEBUG), pytest.raises(RoundAborted):
+        run(backend, telling, cohort_size=60)
+    shown = "".join(capfd.readouterr()) + caplog.text
+    assert "a worker met a Beyond at" in shown
+    assert "patient" not in shown
+    assert run(backend, cohort_size=60).rounds[0].survivors == 60
 
 
 @pytest.mark.drill

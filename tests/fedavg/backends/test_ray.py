@@ -24,7 +24,7 @@ from fedavg.core import (
     federated_map,
     federated_sum,
 )
-from fedavg.errors import BackendError, ParameterError
+from fedavg.errors import BackendError, ParameterError, RoundAborted
 from tests.fedavg.backends import programs
 from tests.fedavg.backends.steps import (
     LocalWithout,
@@ -34,6 +34,7 @@ from tests.fedavg.backends.steps import (
     run,
     settings,
     step,
+    telling,
     writing,
 )
 
@@ -100,6 +101,17 @@ def test_a_step_that_cannot_travel_is_refused_before_anything_is_charged(cluster
     with Ray(workers=1) as backend, pytest.raises(BackendError, match="cannot be sent"):
         Federation(holding, clients(), **settings(folder=tmp_path), backend=backend)
     assert Federation(step, clients(), **settings(folder=tmp_path, resume=True)).ledger.charged == 0
+
+
+def test_an_errors_words_are_in_no_log(cluster, capfd):
+    """Neither in what the process of the run shows, nor in any file that Ray keeps of its workers."""
+    with Ray() as backend, pytest.raises(RoundAborted):
+        run(backend, telling, cohort_size=60)
+    logs = b"".join(
+        path.read_bytes() for path in Path(cluster.head_node.get_logs_dir_path()).rglob("*") if path.is_file()
+    )
+    assert b"a worker met a Beyond at" in logs
+    assert b"patient" not in logs + "".join(capfd.readouterr()).encode()
 
 
 def test_workers_are_where_the_gpus_of_their_step_are(cluster):

@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -327,6 +328,8 @@ def test_the_words_of_an_unforeseen_error_stay_with_its_worker(monkeypatch, capl
         federation.run_round()
     assert b"secret" not in b"\xff".join(wire.received)
     assert "it met a ZeroDivisionError" in caplog.text
+    assert "secret" not in caplog.text
+    assert re.search(r"a worker met a ZeroDivisionError at .*test_rounds\.py:\d+", caplog.text)
     assert [worker.stopped for worker in wire.workers_made] == [True] * WORKERS
 
 
