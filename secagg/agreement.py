@@ -194,18 +194,18 @@ class Pairs:
         self._own = own
         self._context = context
         self._me = me
+        self._salt = keys.salt_of(context)
         self._peers: list[int] = roster.ids[neighbours].tolist()
         positions: list[int] = neighbours.tolist()
-        self._mask_publics = [roster.mask_key(position) for position in positions]
+        self._mask_publics = roster.mask_keys(neighbours)
         self._seal_keys: list[tuple[bytes, bytes]] = []
         self._tag_keys: list[tuple[bytes, bytes]] = []
-        for position, peer in zip(positions, self._peers, strict=True):
-            theirs = roster.channel_key(position)
-            root = keys.channel_root(own.channel, theirs, context, peer)
-            ends = {"me": me, "them": peer}
-            self._seal_keys.append(keys.directional("seal", root, own.channel.public, theirs, **ends))
+        mine = own.channel.public
+        for theirs, peer in zip(roster.channel_keys(neighbours), self._peers, strict=True):
+            root = keys.channel_root(own.channel, theirs, self._salt, peer)
+            self._seal_keys.append(keys.directional("seal", root, mine, theirs, me=me, them=peer))
             if parameters.is_malicious:
-                self._tag_keys.append(keys.directional("tag", root, own.channel.public, theirs, **ends))
+                self._tag_keys.append(keys.directional("tag", root, mine, theirs, me=me, them=peer))
         self._edges: dict[int, hybrid.Edge] = {}
         self._edge_messages: dict[int, bytes] = {}
         self._hybrid_publics: list[bytes] = []
@@ -271,7 +271,7 @@ class Pairs:
         """The mask keys shared with a neighbour, one for each vector."""
         pair, edge = self._own.masks.pair, self._edges.get(index)
         publics = self._mask_publics[index]
-        return keys.mask_keys(pair, publics, self._context, self._me, self._peers[index], vectors, edge)
+        return keys.mask_keys(pair, publics, self._salt, self._me, self._peers[index], vectors, edge)
 
     def sign_to(self, index: int, statement: bytes) -> bytes:
         """Tag a statement to a neighbour under the key of that direction."""

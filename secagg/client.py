@@ -28,7 +28,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from contextlib import suppress
 
 import numpy as np
 
@@ -340,31 +339,39 @@ class Client:
         self._require(held, self._parameters.threshold, "share holders")
         present = self._shared[place.neighbours]
         edge_of = np.cumsum(present & place.sealers) - 1
-        secrets.rows = [None] * len(place.peers)
-        for turn, index in enumerate(np.flatnonzero(present).tolist()):
+        indices: list[int] = np.flatnonzero(present).tolist()
+        opened = []
+        for turn, index in enumerate(indices):
             edge = _piece(inbox.edges, EDGE_BYTES, edge_of[index]) if place.sealers[index] else b""
             sealed = _piece(inbox.rows, self._codec.row_bytes, turn)
-            promised = _piece(inbox.hashes, self._codec.hash_row_bytes, turn)
-            secrets.rows[index] = self._open(index, sealed, bytes(edge), promised, secrets.pairs)
+            opened.append(self._open(index, sealed, bytes(edge), secrets.pairs))
+        secrets.rows = [None] * len(place.peers)
+        good = self._codec.holding_shares(opened)
+        for turn, (index, row) in enumerate(zip(indices, opened, strict=True)):
+            if row is not None and good[turn]:
+                promised = _piece(inbox.hashes, self._codec.hash_row_bytes, turn)
+                secrets.rows[index] = self._as_promised(row, place.peers[index], promised)
         if all(row is None for row in secrets.rows):
             raise AuthenticationFailed("nothing opened: the server showed the others another round")
 
-    def _open(
-        self, index: int, sealed: memoryview, edge: bytes, promised: memoryview, pairs: Pairs
-    ) -> bytes | None:
-        """The shares in a sealed row; None for one that does not open, holds no shares, or is not as promised.
+    def _open(self, index: int, sealed: memoryview, edge: bytes, pairs: Pairs) -> bytes | None:
+        """What a neighbour sealed for this client; None for a row that does not open.
 
         Raises:
             AuthenticationFailed: the neighbour's edge key is due and cannot be trusted.
         """
-        peer, row = self._place.peers[index], None
-        with suppress(AuthenticationFailed):
+        peer = self._place.peers[index]
+        try:
             row = pairs.open_row(index, sealed, edge)
+        except AuthenticationFailed:
+            row = None
         if not pairs.has_edge(index):
             raise AuthenticationFailed(f"client {peer} sealed no edge key that can be trusted", sender=peer)
-        if row is None or not self._codec.holds_shares(row):
-            return None
-        return row if hash_row(row, self._codec, self._context, peer, self._id) == promised else None
+        return row
+
+    def _as_promised(self, row: bytes, dealer: int, promised: memoryview) -> bytes | None:
+        """A dealer's row if its hashes are those that the dealer gave the server, else None."""
+        return row if hash_row(row, self._codec, self._context, dealer, self._id) == promised else None
 
     def _mask(self, inputs: Inputs, secrets: Secrets) -> bytes:
         vectors = self._parameters.vectors

@@ -123,6 +123,14 @@ class Roster(NamedTuple):
         """The X25519 mask key of the client at `position`."""
         return self.rows[position, KEY_BYTES : 2 * KEY_BYTES].tobytes()
 
+    def channel_keys(self, positions: npt.NDArray[np.int64]) -> list[bytes]:
+        """The X25519 channel keys of the clients at `positions`."""
+        return _cut(self.rows[positions, :KEY_BYTES].tobytes(), KEY_BYTES)
+
+    def mask_keys(self, positions: npt.NDArray[np.int64]) -> list[bytes]:
+        """The X25519 mask keys of the clients at `positions`."""
+        return _cut(self.rows[positions, KEY_BYTES : 2 * KEY_BYTES].tobytes(), KEY_BYTES)
+
     def hybrid_channel_key(self, position: int) -> bytes:
         """The hybrid channel key of the client at `position`; empty under "x25519"."""
         return self.rows[position, 2 * KEY_BYTES : 2 * KEY_BYTES + HYBRID_KEY_BYTES].tobytes()
@@ -268,12 +276,14 @@ class Codec:
         ends = np.cumsum(widths).tolist()
         return ShareParts(*(bytes(body[end - width : end]) for end, width in zip(ends, widths, strict=True)))
 
-    def holds_shares(self, row: bytes) -> bool:
-        """Whether an opened row has its length and every word of its shares is in the field."""
-        if len(row) != self.plain_row_bytes:
-            return False
-        words = np.frombuffer(row, "<u2").reshape(self.secrets, -1)[:, self.salt_bytes // 2 :]
-        return int(words.max()) < PRIME
+    def holding_shares(self, rows: Sequence[bytes | None]) -> list[bool]:
+        """Which of the opened rows have their length and every word of their shares in the field; None has not."""
+        fits = [row is not None and len(row) == self.plain_row_bytes for row in rows]
+        joined = b"".join(row for row, fit in zip(rows, fits, strict=True) if row is not None and fit)
+        words = np.frombuffer(joined, "<u2").reshape(-1, self.secrets, self.record_bytes // 2)
+        good = np.zeros(len(rows), np.bool_)
+        good[fits] = (words[:, :, self.salt_bytes // 2 :] < PRIME).all(axis=(1, 2))
+        return good.tolist()
 
     def record(self, row: bytes, secret: int) -> bytes:
         """The record of one secret out of an opened row."""
@@ -368,6 +378,10 @@ class Codec:
     def decode_unmask(self, data: bytes, *, records: int, sender: int) -> memoryview:
         """Return the concatenated share records."""
         return self._body(Kind.UNMASK, data, records * self.record_bytes, sender)
+
+
+def _cut(block: bytes, width: int) -> list[bytes]:
+    return [block[start : start + width] for start in range(0, len(block), width)]
 
 
 def bitmap(mask: Mask) -> bytes:

@@ -483,7 +483,7 @@ DEFENCES = [
         "the holder checks its hash",
         SHARES + "a_bad_ciphertext_or_hash_for_one_holder_stops_nobody",
         "client.py",
-        "return row if hash_row(row, self._codec, self._context, peer, self._id) == promised else None",
+        "return row if hash_row(row, self._codec, self._context, dealer, self._id) == promised else None",
         "return row",
     ),
     _one(
@@ -491,8 +491,8 @@ DEFENCES = [
         "the holder checks the field",
         SHARES + "words_outside_the_field_are_complained_of_at_once",
         "client.py",
-        "if row is None or not self._codec.holds_shares(row):",
-        "if row is None:",
+        "if row is not None and good[turn]:",
+        "if row is not None:",
     ),
     _one(
         "bad dealing",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secagg import keys
-from secagg.binding import vector_fields
+from secagg.binding import enc, vector_fields
 from secagg.errors import AuthenticationFailed, MalformedMessage
 from secagg.parameters import Vector
 
@@ -52,6 +52,29 @@ def test_key_derivation_is_rfc_5869():
                 assert okm.hex() == current["OKM"]
                 tested += 1
     assert tested == 3
+
+
+def test_keys_are_extracted_and_expanded_as_the_rfc_says():
+    """The library's own HKDF, with the context as its salt, given whole or made ready."""
+    one, two = pair("one"), pair("two")
+    shared = one.private.exchange(two.private.public_key())
+    for salt in (CONTEXT, keys.salt_of(CONTEXT)):
+        root = keys.channel_root(one, two.public, salt, 2)
+        assert root == HKDF.extract(keys._SHA256, CONTEXT, shared)
+        for label in ("seal", "tag"):
+            there, back = keys.directional(label, root, one.public, two.public, me=1, them=2)
+            for key, fields in (
+                (there, (label, 1, 2, one.public, two.public)),
+                (back, (label, 2, 1, two.public, one.public)),
+            ):
+                assert key == HKDFExpand(keys._SHA256, 32, enc(*fields)).derive(root)
+        for index, vector in enumerate(VECTORS):
+            info = enc("mask", 1, 2, one.public, two.public) + vector
+            expected = HKDFExpand(keys._SHA256, 32, info).derive(root)
+            assert keys.mask_keys(one, two.public, salt, 1, 2, VECTORS)[index] == expected
+            of_seed = HKDF.extract(keys._SHA256, CONTEXT, bytes(32))
+            expected = HKDFExpand(keys._SHA256, 32, enc("self", 1) + vector).derive(of_seed)
+            assert keys.self_mask_keys(bytes(32), salt, 1, VECTORS)[index] == expected
 
 
 def test_both_ends_derive_the_same_keys_and_no_two_purposes_share_one():

@@ -231,13 +231,18 @@ def test_bitmaps_are_canonical(bits):
 @pytest.mark.parametrize("mode", ["semi_honest", "malicious"])
 def test_rows_hold_shares_only_when_every_word_is_in_the_field(mode):
     codec = MODES[mode]
-    row = bytearray(codec.plain_row_bytes)
-    assert codec.holds_shares(bytes(row))
-    row[codec.salt_bytes : codec.salt_bytes + 2] = (65520).to_bytes(2, "little")
-    assert codec.holds_shares(bytes(row))
-    row[codec.salt_bytes : codec.salt_bytes + 2] = (65521).to_bytes(2, "little")
-    assert not codec.holds_shares(bytes(row))
-    assert not codec.holds_shares(bytes(row[:-1]))
-    salted = bytearray(codec.plain_row_bytes)
-    salted[: codec.salt_bytes] = b"\xff" * codec.salt_bytes
-    assert codec.holds_shares(bytes(salted))
+
+    def row_with(word, at):
+        row = bytearray(codec.plain_row_bytes)
+        row[at : at + 2] = word.to_bytes(2, "little")
+        return bytes(row)
+
+    first, last = codec.salt_bytes, codec.plain_row_bytes - 2
+    good = [row_with(0, first), row_with(65520, first), row_with(65520, last)]
+    bad = [row_with(65521, first), row_with(65535, last), row_with(0, first)[:-1], None, b""]
+    salted = b"\xff" * codec.salt_bytes + row_with(0, first)[codec.salt_bytes :]
+    mixed = [good[0], None, salted, bad[0], good[1], bad[2], good[2], bad[1], b""]
+    assert codec.holding_shares(good) == [True] * 3
+    assert codec.holding_shares(bad) == [False] * 5
+    assert codec.holding_shares(mixed) == [row in (*good, salted) for row in mixed]
+    assert codec.holding_shares([]) == []
