@@ -1,6 +1,8 @@
-"""Make the pictures of the README and the docs: `python docs/make_images.py RUN_FOLDER` after `make demo`.
+"""Make the pictures of the README and the tutorials: `python docs/make_images.py [RUN_FOLDER]` after `make demo`.
 
-Needs a Chromium (Debian's package `chromium`). The picture is a screenshot of the run's report, cut to its first part.
+`plan.png` is what `veilsum budget plan --plot` draws. `report.png` is a screenshot of the run's report, cut to its
+first part, and needs a Chromium (Debian's package `chromium`). The experiments' plots are made by
+`docs/make_experiments.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+IMAGES = Path(__file__).parent / "images"
 WIDTH, HEIGHT = 1000, 1500
+PLAN = "--population 280 --cohort 70 --rounds 10 --max-participations 6 --delta 1e-5 --epsilon-readers 4"
 
 
 def screenshot(page: Path, target: Path) -> None:
@@ -39,16 +43,34 @@ def screenshot(page: Path, target: Path) -> None:
         )
 
 
+def plan(target: Path) -> None:
+    """Draw the plan of `docs/tutorials/budget.md`."""
+    code = "from fedavg.cli import main; main()"
+    command = [
+        "budget",
+        "plan",
+        *PLAN.split(),
+        "--epsilon-server",
+        "10",
+        "--parameters",
+        "654",
+        "--plot",
+        str(target),
+    ]
+    subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True)
+
+
 def main() -> None:
     """Take the run folder from the command line."""
+    IMAGES.mkdir(exist_ok=True)
+    plan(IMAGES / "plan.png")
+    print(f"wrote {IMAGES / 'plan.png'}")
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "veilsum-runs/demo")
     page = run / "public" / "report.html"
     if not page.is_file():
         sys.exit(f"{page} is missing; run `make demo` first, or name a run folder")
-    target = Path(__file__).parent / "images" / "report.png"
-    target.parent.mkdir(exist_ok=True)
-    screenshot(page, target)
-    print(f"wrote {target}")
+    screenshot(page, IMAGES / "report.png")
+    print(f"wrote {IMAGES / 'report.png'}")
 
 
 if __name__ == "__main__":

@@ -144,12 +144,13 @@ def verify_command(
     """
     screen = Screen(as_json=as_json)
     found = dp.verify(path, None if models is None else model_hashes(models, path))
-    facts = {
-        "ledger": str(path),
-        "rows": f"{found.rows:,}",
-        "charged": f"{found.charged:,} rounds, {found.charged - found.settled:,} of them without a result",
-        "refunded": f"{found.refunded:,} rounds",
-    }
+    facts = {"ledger": str(path)}
+    if found.rows:  # Else the rows do not fit, and what they add up to means nothing.
+        facts |= {
+            "rows": f"{found.rows:,}",
+            "charged": f"{found.charged:,} rounds, {found.charged - found.settled:,} of them without a result",
+            "refunded": f"{found.refunded:,} rounds",
+        }
     if found.epsilons is not None:
         for observer, words in _OBSERVERS.items():
             other = found.recomputed.get(observer)
@@ -159,7 +160,8 @@ def verify_command(
             facts[words] = f"epsilon {epsilon_text(getattr(found.epsilons, observer))}; {by}"
     if models is not None:
         facts["models"] = f"{found.models_checked:,} checked"
-    facts["newest hash"] = found.newest_hash
+    if found.rows:
+        facts["newest hash"] = found.newest_hash
     screen.facts(facts)
     for finding in found.findings:
         screen.fail(finding)
