@@ -26,7 +26,7 @@ check: $(VENV)/.stamp-test docs  ## format, lint, types, import contracts, docte
 	$(BIN)/python -m pytest -q --doctest-modules secagg dp fedavg
 
 docs: $(VENV)/.stamp-test  ## the documentation site, strictly, into site/
-	$(BIN)/python -m mkdocs build --quiet --strict --config-file .mkdocs.yml
+	$(BIN)/python -m mkdocs build --strict --config-file .mkdocs.yml
 
 drills: $(VENV)/.stamp-test  ## the long ones: kill drills, deep fuzzing
 	$(BIN)/python -m pytest -m drill

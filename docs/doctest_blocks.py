@@ -8,18 +8,7 @@ import griffe
 
 
 def fenced(text: str) -> str:
-    """The text with every run of example lines in a fence.
-
-    >>> print(fenced("Adds.\\n\\n>>> 1 + 1\\n2\\n\\nAnd no more."))
-    Adds.
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
-    <BLANKLINE>
-    And no more.
-    """
+    """The text with every run of example lines in a fence."""
     lines: list[str] = []
     inside = False
     for line in text.splitlines():

@@ -1,7 +1,8 @@
 """What the documentation site adds to mkdocs: a file outside `docs/` that a page links to becomes a page of its own.
 
-Links in the pages are plain relative links, so that a code host shows them, too. Here `../examples/wrap_torch.py` becomes
-the page `source/examples/wrap_torch.py.md` of the site. A link to a file that does not exist fails the strict build.
+Links in the pages are plain relative links, so that a code host shows them, too. Here `../examples/wrap_torch.py`
+becomes the page `source/examples/wrap_torch.py.md` of the site. A link to a file that does not exist fails the strict
+build.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.plugins import get_plugin_logger
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
+
+from docs.api_pages import api_page
+from docs.public import MODULES
 
 ROOT = Path(__file__).parents[1]
 DOCS = "docs/"
 SHOWN = "source/"
 LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".txt": "text", "": "text"}
 
-log = get_plugin_logger("veilsum")
-
 _LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s#:]+)(#[^)\s]*)?\)")
-_CODE = re.compile(r"(^(```+|~~~+).*?^\2$|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"^(```+|~~~+).*?^\1$", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for every file outside `docs/` that some page links to, and for those that these link to."""
+    """Add the pages about modules, and one for every file outside `docs/` that some page links to, directly or not."""
+    for module in MODULES:
+        files.append(File.generated(config, f"reference/{module}.md", content=api_page(module)))
     waiting = [(place_of(file.src_uri), file.content_string) for file in files.documentation_pages()]
     shown: set[str] = set()
     while waiting:
@@ -59,13 +62,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             return f"{match[1]}({relative(target.removeprefix(DOCS), here)}{anchor})"
         uri = SHOWN + target.removesuffix(".md") + ".md"
         if files.get_file_from_path(uri) is None:
-            log.warning(f"'{place}' links to '{match[2]}', which is no file of the repository")
+            # mkdocs says that there is no such file.
             return match[0]
         return f"{match[1]}({relative(uri, here)}{anchor})"
 
-    return "".join(
-        part if is_code else _LINK.sub(pointed, part) for part, is_code in parts(markdown)
-    )
+    return "".join(part if is_code else _LINK.sub(pointed, part) for part, is_code in parts(markdown))
 
 
 def targets(place: str, text: str) -> Iterator[str]:
@@ -77,7 +78,7 @@ def targets(place: str, text: str) -> Iterator[str]:
 
 
 def parts(text: str) -> Iterator[tuple[str, bool]]:
-    """The text in pieces, each with whether it is code."""
+    """The text in pieces, each with whether it is a block of code."""
     at = 0
     for match in _CODE.finditer(text):
         yield text[at : match.start()], False

@@ -1,0 +1,62 @@
+"""The strict build refuses what it must: a link to nothing, an anchor that is not there, a page outside the navigation.
+
+The site itself is built by `make docs`, which is part of `make check`.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+mkdocs = pytest.importorskip("mkdocs")
+ROOT = Path(__file__).parents[2]
+PAGES = {
+    "index.md": "# Start\n\nSee [another](other.md#there).\n",
+    "other.md": "# Another\n\n## There\n\n[back](index.md)\n",
+}
+
+
+def built(folder, pages):
+    """Build a small site by the Makefile's own command, under the repository's own rules."""
+    (command,) = re.findall(r"\$\(BIN\)/python (-m mkdocs build .*)", (ROOT / "Makefile").read_text())
+    settings = (ROOT / ".mkdocs.yml").read_text()
+    rules = re.search(r"^validation:\n(?: .*\n)+", settings, re.MULTILINE)[0]
+    config = f"site_name: small\ndocs_dir: docs\n{rules}plugins: []\nnav: [index.md, other.md]\n"
+    (folder / ".mkdocs.yml").write_text(config)
+    for name, text in pages.items():
+        (folder / "docs").mkdir(exist_ok=True)
+        (folder / "docs" / name).write_text(text)
+    return subprocess.run(
+        [sys.executable, *shlex.split(command)], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_sound_site_is_built(tmp_path):
+    done = built(tmp_path, PAGES)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "other" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("index.md", "[gone](gone.md)", "gone.md"),
+        ("index.md", "[out](../gone.py)", "gone.py"),
+        ("index.md", "[gone](other.md#gone)", "#gone"),
+        ("third.md", "# A page that no menu shows", "third.md"),
+    ],
+)
+def test_a_fault_fails_the_build(name, text, said, tmp_path):
+    done = built(tmp_path, PAGES | {name: text})
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_the_site_fetches_nothing():
+    """No font, script or style from another host is asked for by the settings."""
+    text = (ROOT / ".mkdocs.yml").read_text()
+    assert "font: false" in text
+    assert "http" not in text
