@@ -109,7 +109,8 @@ class _Process:
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise BackendError(
                 f"functions or data cannot be sent to another process ({error}); use functions and classes of a module"
-                ' instead of ones made inside a function or a notebook, or backend="ray"'
+                " instead of ones made inside a function or a notebook, or decorated in the script that runs; or"
+                ' backend="ray"'
             ) from error
         try:
             self._ours.send_bytes(message)

@@ -1,6 +1,10 @@
 """Programs whose clients are played elsewhere: the same numbers, what travels and how often, what is refused first."""
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,8 @@ from fedavg.core.program import Arguments
 from fedavg.errors import BackendError
 from tests.fedavg.backends.programs import POPULATION, READINGS, assert_same, bounded, run, two_stages
 from tests.fedavg.backends.test_rounds import Wire
+
+ROOT = str(Path(__file__).parents[3])
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,46 @@ def test_a_function_that_cannot_travel_is_refused_before_anything_is_charged():
         with pytest.raises(BackendError, match="cannot be sent to another process"):
             context.run(program, [0.5] * 9)
     assert context.ledger(program).charged == 0
+
+
+@pytest.mark.parametrize(
+    ("bounded", "ends"),
+    [
+        ("federated_clip(federated_map(half, x), l2=1.0)", "done"),
+        ("federated_map(decorated, x)", "in the script that runs"),
+    ],
+)
+def test_functions_of_a_script_travel_to_processes_unless_they_are_decorated_there(bounded, ends, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+from fedavg import SecureAggregation
+from fedavg.core import *
+
+def half(x):
+    return x / 2
+
+@local_computation(returns=within(float, l2=1.0))
+def decorated(x):
+    return x / 2
+
+@federated_computation(at_clients(float))
+def program(x):
+    return federated_sum({bounded})
+
+if __name__ == "__main__":
+    context = Context(
+        population=9, delta=1e-2, noise_multiplier=1.0, secure=SecureAggregation.ideal(), backend="processes"
+    )
+    with context:
+        program([0.5] * 9)
+    print("done")
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ROOT}
+    )
+    assert ends in (done.stdout + done.stderr).splitlines()[-1]
 
 
 def test_an_insecure_context_plays_its_clients_itself():
