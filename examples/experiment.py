@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Options", "Trial", "conduct", "options"]
+__all__ = ["SEEDS", "Options", "Trial", "conduct", "options", "show"]
 
 SEEDS = (1, 2, 3)
 RESULTS = Path("docs/results/experiments")
@@ -80,6 +81,26 @@ def conduct(name: str, trials: Iterable[Trial], asked: Options) -> list[dict[str
         spent = round(time.process_time() - start, 1)
         kept.append({"setting": trial.setting, "seed": trial.seed, "cpu_s": spent, **figures})
         beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(kept, indent=1) + "\n")
+        beside.write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n")
         os.replace(beside, path)
     return kept
+
+
+def show(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Print each setting's figures, numbers as mean and, of several seeds, standard deviation; returns the results."""
+    for setting in dict.fromkeys(result["setting"] for result in results):
+        rows = [result for result in results if result["setting"] == setting]
+        names = [name for name in rows[0] if name not in ("setting", "seed", "cpu_s")]
+        print(
+            setting + ": " + ", ".join(f"{name} {_shown([row.get(name) for row in rows])}" for name in names)
+        )
+    spent = sum(result["cpu_s"] for result in results)
+    print(f"{len(results)} trials, {spent / 60:.1f} CPU minutes")
+    return results
+
+
+def _shown(values: list[Any]) -> str:
+    if not all(isinstance(value, int | float) for value in values):
+        return str(values[0])
+    mean = f"{statistics.fmean(values):.4g}"
+    return mean if len(set(values)) == 1 else f"{mean} +- {statistics.stdev(values):.2g}"

@@ -19,13 +19,15 @@ from examples.wrap_numpy import step
 CLIP, NOISE_MULTIPLIER, DELTA = 0.3, 1.5, 1e-5
 
 
-def main(dataset="mnist", clients=3000, cohort=300, rounds=50):
-    data = images(dataset, clients=clients)
+def main(dataset="mnist", clients=3000, cohort=300, rounds=50, noise_multiplier=NOISE_MULTIPLIER, seed=None):
+    data = images(dataset, clients=clients, seed=seed or 0)
+    if seed is not None:
+        tf.random.set_seed(seed)  # A simulation: it repeats.
     weights = {"w": np.zeros((data.features, 10), np.float32), "b": np.zeros(10, np.float32)}
     velocity = {name: np.zeros_like(value) for name, value in weights.items()}
     sampler = dp.PaddedPoisson(population=clients, expected=cohort)
-    privacy = dp.Privacy(noise_multiplier=NOISE_MULTIPLIER, delta=DELTA, l2_clip_norm=CLIP)
-    gaussian = tensorflow_privacy.GaussianSumQuery(CLIP, CLIP * NOISE_MULTIPLIER)
+    privacy = dp.Privacy(noise_multiplier=noise_multiplier, delta=DELTA, l2_clip_norm=CLIP)
+    gaussian = tensorflow_privacy.GaussianSumQuery(CLIP, CLIP * noise_multiplier)
     query = CentralQuery(gaussian, tf.nest.map_structure(tf.zeros_like, weights), trusted_server=True)
     accountant = QueryAccountant.for_event(query.event, sampler, privacy)
     ledger = dp.Ledger.attach(None, accountant=accountant, run={"example": "central"})
@@ -40,7 +42,7 @@ def main(dataset="mnist", clients=3000, cohort=300, rounds=50):
     x, y = data.test
     accuracy = float(np.mean((x @ weights["w"] + weights["b"]).argmax(axis=1) == y))
     event = dp_accounting.PoissonSampledDpEvent(
-        cohort / clients, dp_accounting.GaussianDpEvent(NOISE_MULTIPLIER)
+        cohort / clients, dp_accounting.GaussianDpEvent(noise_multiplier)
     )
     theirs = dp_accounting.pld.PLDAccountant().compose(event, rounds).get_epsilon(DELTA)
     spent = ledger.spent()
