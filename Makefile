@@ -8,7 +8,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export RAY_USAGE_STATS_ENABLED = 0
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: demo test check docs drills format clean
+.PHONY: demo test check docs drills release-rehearsal format clean
 
 demo: $(VENV)/.stamp-demo  ## train on MNIST over masked, noised sums and write the report
 	$(BIN)/veilsum simulate mnist --fallback --output veilsum-runs/demo --fresh
@@ -30,6 +30,9 @@ docs: $(VENV)/.stamp-test  ## the documentation site, strictly, into site/
 
 drills: $(VENV)/.stamp-test  ## the long ones: kill drills, deep fuzzing
 	$(BIN)/python -m pytest -m drill
+
+release-rehearsal: $(VENV)/.stamp-test  ## build, check, sign, install and try a release; nothing is uploaded
+	$(BIN)/python .ci/rehearse_release.py
 
 format: $(VENV)/.stamp-test
 	$(BIN)/ruff format .
