@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from examples.deployment.certificates import make_node_key
 from examples.deployment.deploy import Deployment, deployed
 from examples.deployment.people import write_stand_ins
 from fedavg.flower import make_folders
+from fedavg.secure_aggregation import SecureAggregation
 
 HERE = Path(__file__).parent
 APP = HERE.parents[2] / "examples" / "deployment" / "app"
@@ -32,6 +34,18 @@ class Ahead(datetime.datetime):
     def now(cls, tz=None):
         return super().now(tz) + datetime.timedelta(seconds=600)
 datetime.datetime = Ahead
+"""
+
+
+MINUTES_AHEAD = """
+import time
+clock = time.time
+time.time = lambda: clock() + 200
+"""
+
+NEWER = """
+import fedavg.flower.wire
+fedavg.flower.wire.VERSION = 2
 """
 
 
@@ -205,3 +219,55 @@ def test_strangers_are_kept_out(tmp_path):
     for kept_out in ("node-005", "node-006"):
         assert "Receiving" not in deployment.log(kept_out).read_text()
     assert deployment.supernodes == {}
+
+
+@pytest.mark.drill
+def test_bad_input_is_one_line_on_the_right_side_and_costs_its_node(tmp_path):
+    """Six nodes as they should be, and one of each fault; the same every round, so that nothing hangs on chance."""
+    deployment = drill(tmp_path, nodes=11, rounds=2, adversary="semi_honest")
+    settings = replace(deployment.settings, secure=SecureAggregation(dropout=0.46, corruption=0.0))
+    for folder in (*deployment.node_folders, deployment.server_folder):
+        settings.write(folder / "rounds.json")
+    newer, other, ahead, full, bending = deployment.node_folders[:5]
+    (newer / "sitecustomize.py").write_text(NEWER)
+    replace(settings, privacy=replace(settings.privacy, noise_multiplier=3.0)).write(other / "rounds.json")
+    (ahead / "sitecustomize.py").write_text(MINUTES_AHEAD)
+    (full / "single-use.sqlite3").symlink_to("/dev/full")
+    deadlines(deployment, stage=SLOW, masked_input=SLOW, pause=1.0)
+    script = [((4,), "share", {(4,): "cut"}), ((), "masked_input", {(4,): "stuff"})]
+
+    def bend():
+        if script and not (bending / "orders.json").exists() and len(lines(deployment)) == 2 - len(script):
+            _, stage, do = script.pop(0)
+            order(deployment, (4,), stage, do[(4,)])
+
+    bend()
+    deployment.start_superlink()
+    try:
+        for node in range(11):
+            deployment.register(node)
+            patched = {"PYTHONPATH": str(deployment.node_folders[node])} if node in (0, 2) else {}
+            deployment.start_node(node, **patched)
+        deployment.run(seconds=900, meanwhile=bend)
+    finally:
+        deployment.stop()
+    reports = lines(deployment)
+    print(json.dumps(reports, indent=1))
+    assert [line["survivors"] for line in reports] == [6, 6]
+    assert all(line["seconds"] < 5 * (SLOW + 5) for line in reports)
+    server = deployment.log("superlink").read_text()
+    for node, mine, theirs in (
+        (0, "the other side speaks version 1, this one 2", "the other side speaks version 1, this one 2"),
+        (1, "the offer differs from this client's own parameters in: ", "the offer differs"),
+        (2, "the clocks of node and server differ", ""),
+        (3, "single-use.sqlite3", "its single-use record refused the round, or could not be written"),
+        (4, "", "bytes where exactly"),
+    ):
+        assert mine in deployment.log(f"node-{node:03d}").read_text()
+        assert theirs in server
+    assert len(secrets(deployment)) >= 6 * 2
+    for folder in (deployment.server_folder, deployment.folder / "logs"):
+        assert not found_in(secrets(deployment), folder)
+        assert not found_in(
+            {f.name: (f / "identity.key").read_bytes() for f in deployment.node_folders}, folder
+        )

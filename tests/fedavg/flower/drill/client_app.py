@@ -15,7 +15,7 @@ from fedavg.flower import private_mod
 
 
 def obey(message, context, app):
-    """Follow `orders.json` in the node's folder: {"stage": "share", "do": "die" | <seconds to sleep>}."""
+    """Follow `orders.json` in the folder: {"stage": "share", "do": "die", "cut", "stuff" or seconds of sleep}."""
     folder, header = Path(str(context.node_config["veilsum"])), message.content.get("veilsum")
     orders = folder / "orders.json"
     if header is not None and orders.exists():
@@ -24,8 +24,18 @@ def obey(message, context, app):
             orders.rename(folder / "orders.obeyed")
             if order["do"] == "die":
                 os.killpg(os.getpgid(0), signal.SIGKILL)
+            if order["do"] in ("cut", "stuff"):
+                return bent(app(message, context), order["do"])
             time.sleep(order["do"])
     return app(message, context)
+
+
+def bent(reply, how):
+    """The reply with too little or too much protocol data."""
+    data = reply.content["veilsum.data"]["bytes"].numpy()
+    data = data[:-7] if how == "cut" else np.concatenate([data, np.zeros(10**6, np.uint8)])
+    reply.content["veilsum.data"] = ArrayRecord({"bytes": Array(data)})
+    return reply
 
 
 app = ClientApp(mods=[obey, private_mod()])
