@@ -95,22 +95,26 @@ class InverseCDF:
         limit = np.int32(self._undecided << self._low_bits)
         size = min(count, _BLOCK)
         words, index = np.empty(size, dtype="<u4"), np.empty(size, dtype=np.intp)
-        entries, open_ = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.bool_)
+        high, entries = np.empty(size, dtype="<u4"), np.empty(size, dtype=np.int32)
+        open_, far = np.empty(size, dtype=np.bool_), np.empty(size, dtype=np.bool_)
         places, prefixes = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
         for start in range(0, count, _BLOCK):
             if count - start < size:
                 size = count - start
-                words, index, entries, open_ = words[:size], index[:size], entries[:size], open_[:size]
+                words, index, high, entries = words[:size], index[:size], high[:size], entries[:size]
+                open_, far = open_[:size], far[:size]
             keystream.fill(words)
-            np.copyto(index, words)
-            index >>= self._low_bits
-            np.take(self._guide, index, out=entries, mode="wrap")
+            np.right_shift(words, self._low_bits, out=high)
+            np.copyto(index, high)
+            self._guide.take(index, out=entries, mode="wrap")
             words &= mask
             entries += words.view(np.int32)
-            np.equal(entries.view(np.uint32) & mask, mask, out=open_)
-            open_ |= entries >= limit
+            np.bitwise_and(entries.view(np.uint32), mask, out=high)
+            np.equal(high, mask, out=open_)
+            np.greater_equal(entries, limit, out=far)
+            open_ |= far
             entries >>= self._low_bits
-            place = np.flatnonzero(open_)
+            (place,) = open_.nonzero()
             entries[place] = 0
             put(start, entries)
             places.append(place + start)

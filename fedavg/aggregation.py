@@ -35,6 +35,7 @@ Record = Callable[[str, int, bytes], None]  # (stage, sender, what the server re
 Values = Mapping[str, ArrayLike]
 _RULE = "veilsum excess noise 1"
 _VALUES_AT_ONCE = 1 << 20
+_WORD_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -384,8 +385,10 @@ class AggregationPlan:
         return encoded
 
     def _ring(self, integers: NDArray[np.int64]) -> NDArray[Any]:
-        """Integers modulo 2^modulus_bits, unsigned."""
-        return integers.view(np.uint64) & np.uint64((1 << self.modulus_bits) - 1)
+        """Integers modulo 2^modulus_bits, unsigned, in words no wider than the masks'."""
+        words: NDArray[Any] = integers.astype(np.uint32 if self.modulus_bits <= _WORD_BITS else np.uint64)
+        words &= words.dtype.type((1 << self.modulus_bits) - 1)
+        return words
 
 
 def _encoding(

@@ -45,7 +45,7 @@ from secagg.binding import (
 )
 from secagg.client_state import Inputs, Place, Secrets, SingleUse, require_trust, with_checks
 from secagg.conditional import RevealRule, checked_rule
-from secagg.dealing import CONDITIONAL, MASK_KEY, SELF_MASK, deal, hash_row
+from secagg.dealing import CONDITIONAL, MASK_KEY, SELF_MASK, deal, hash_row, hash_rows
 from secagg.entropy import Entropy, system_entropy
 from secagg.errors import (
     AuthenticationFailed,
@@ -316,10 +316,7 @@ class Client:
         place, codec = self._place, self._codec
         rows = self._rows(secrets)
         holders = [*place.peers[: place.own_place], self._id, *place.peers[place.own_place :]]
-        hashes = [
-            hash_row(row, codec, self._context, self._id, holder)
-            for row, holder in zip(rows, holders, strict=True)
-        ]
+        hashes = hash_rows(rows, codec, self._context, self._id, holders)
         secrets.own_row = rows.pop(place.own_place)
         sealed = [secrets.pairs.seal_row(index, row) for index, row in enumerate(rows)]
         commitments = [commitment(self._context, self._id, secrets.seeds[SELF_MASK])]
@@ -340,17 +337,16 @@ class Client:
         present = self._shared[place.neighbours]
         edge_of = np.cumsum(present & place.sealers) - 1
         indices: list[int] = np.flatnonzero(present).tolist()
-        opened = []
+        opened, sealers = [], place.sealers.tolist()
         for turn, index in enumerate(indices):
-            edge = _piece(inbox.edges, EDGE_BYTES, edge_of[index]) if place.sealers[index] else b""
+            edge = _piece(inbox.edges, EDGE_BYTES, edge_of[index]) if sealers[index] else b""
             sealed = _piece(inbox.rows, self._codec.row_bytes, turn)
             opened.append(self._open(index, sealed, bytes(edge), secrets.pairs))
         secrets.rows = [None] * len(place.peers)
         good = self._codec.holding_shares(opened)
         for turn, (index, row) in enumerate(zip(indices, opened, strict=True)):
             if row is not None and good[turn]:
-                promised = _piece(inbox.hashes, self._codec.hash_row_bytes, turn)
-                secrets.rows[index] = self._as_promised(row, place.peers[index], promised)
+                secrets.rows[index] = self._as_promised(row, place.peers[index], inbox.hashes, turn)
         if all(row is None for row in secrets.rows):
             raise AuthenticationFailed("nothing opened: the server showed the others another round")
 
@@ -369,8 +365,11 @@ class Client:
             raise AuthenticationFailed(f"client {peer} sealed no edge key that can be trusted", sender=peer)
         return row
 
-    def _as_promised(self, row: bytes, dealer: int, promised: memoryview) -> bytes | None:
+    def _as_promised(self, row: bytes, dealer: int, hashes: memoryview, turn: int) -> bytes | None:
         """A dealer's row if its hashes are those that the dealer gave the server, else None."""
+        if not self._parameters.is_malicious:
+            return row
+        promised = _piece(hashes, self._codec.hash_row_bytes, turn)
         return row if hash_row(row, self._codec, self._context, dealer, self._id) == promised else None
 
     def _mask(self, inputs: Inputs, secrets: Secrets) -> bytes:

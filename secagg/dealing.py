@@ -21,7 +21,7 @@ from secagg.binding import share_hash
 from secagg.entropy import Entropy
 from secagg.messages import Codec
 
-__all__ = ["MASK_KEY", "SELF_MASK", "deal", "hash_row"]
+__all__ = ["MASK_KEY", "SELF_MASK", "deal", "hash_row", "hash_rows"]
 
 SELF_MASK, MASK_KEY, CONDITIONAL = 0, 1, 2
 
@@ -37,6 +37,15 @@ def deal(
         records = np.concatenate([salts.reshape(holders, len(secrets), -1), records], axis=2)
     block, width = records.tobytes(), codec.plain_row_bytes
     return [block[start : start + width] for start in range(0, len(block), width)]
+
+
+def hash_rows(
+    rows: Sequence[bytes], codec: Codec, context: bytes, dealer: int, holders: Sequence[int]
+) -> list[bytes]:
+    """The hash row of every holder; none in semi-honest mode."""
+    if not codec.salt_bytes:
+        return []
+    return [hash_row(row, codec, context, dealer, holder) for row, holder in zip(rows, holders, strict=True)]
 
 
 def hash_row(row: bytes, codec: Codec, context: bytes, dealer: int, holder: int) -> bytes:

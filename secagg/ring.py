@@ -76,7 +76,7 @@ def checked(values: npt.ArrayLike, bits: int) -> npt.NDArray[np.integer[Any]]:
             f"an array of {array.dtype} with {array.ndim} dimensions was given; "
             "pass one dimension of integers (round and reduce first)"
         )
-    if array.size and (array.min() < 0 or int(array.max()) >> bits):
+    if array.size and ((array.dtype.kind == "i" and array.min() < 0) or int(array.max()) >> bits):
         raise ParameterError(f"a value lies outside [0, 2^{bits}); reduce it or use more modulus bits")
     return array
 
