@@ -23,6 +23,7 @@ from fedavg.backends import Backend
 from fedavg.client_data import ClientData
 from fedavg.client_work import ClientLog, ClientWork
 from fedavg.entropy import RunEntropy
+from fedavg.interrupts import told_apart
 from fedavg.layout import Layout
 from fedavg.pytree import Tree
 from fedavg.server_optimizers import OptimizerState, ServerOptimizer
@@ -119,17 +120,18 @@ class FederatedAveraging:
             self.step, self.layout, clients, state.weights, state.clip, contributes, self.client_log
         )
         plan = self.plan if state.clip is None else self.plan.rescaled({"update": state.clip})
-        result = self.backend.sum_round(
-            plan,
-            work,
-            clients=list(contributes),
-            number=number,
-            model_hash=self.model_hash(state),
-            dropouts=dropouts,
-            entropy=entropy,
-            record=record,
-            memory=state.memory,
-        )
+        with told_apart():
+            result = self.backend.sum_round(
+                plan,
+                work,
+                clients=list(contributes),
+                number=number,
+                model_hash=self.model_hash(state),
+                dropouts=dropouts,
+                entropy=entropy,
+                record=record,
+                memory=state.memory,
+            )
         average = (self.layout.update(result.sums) / self.expected_contributors).astype(
             self.layout.spec.dtype
         )

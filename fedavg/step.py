@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedavg.errors import StepError, TreeError
+from fedavg.interrupts import is_own
 from fedavg.pytree import Tree, TreeSpec
 
 __all__ = ["Step", "Trained", "run_step"]
@@ -61,6 +62,8 @@ def run_step(
 
     Raises:
         StepError: the step raised, or returned something unusable; says what and why.
+        KeyboardInterrupt: somebody pressed Ctrl-C; one that the step raises itself is its own failure, where
+            `fedavg.interrupts` can tell.
     """
     try:
         with np.errstate(all="ignore"):
@@ -68,7 +71,9 @@ def run_step(
             return _trained(step(given, data), spec, weights, metrics)
     except StepError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and not is_own(error):
+            raise
         # The user's loop and the objects it returns may raise anything; only this client is concerned.
         raise StepError(f"the step raised {type(error).__name__}: {_words(error)}") from error
 
