@@ -403,8 +403,8 @@ DEFENCES = [
         "a full disk refuses",
         RECORDS + "a_full_disk_refuses_the_round_and_claims_nothing",
         "records.py",
-        '            raise RecordError(f"the single-use record',
-        '            return\n            raise RecordError(f"the single-use record',
+        '            raise RecordError(\n                f"the single-use record',
+        '            return\n            raise RecordError(\n                f"the single-use record',
     ),
     _one(
         "single use",
