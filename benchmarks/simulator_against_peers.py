@@ -1,6 +1,7 @@
 """Simulated rounds beside pfl-research, Flower and the bare loops: CPU seconds of one round, one thread.
 
-Prints one JSON value: rows of `what`, `figure` (ours over theirs), `limit`, and the CPU seconds behind them. A round
+Prints one JSON value: rows of `what`, `figure` (ours over theirs), `limit`; what a private round's X25519 alone comes
+to over theirs, below which no code around the library that computes it can go; and the CPU seconds behind them. A round
 has 100 clients of 100 examples, batches of 20, one epoch. Peers and Veilsum take turns in one process; Flower's
 simulation, which has processes of its own, is charged the difference between a long and a short run, children
 included.
@@ -30,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from numpy.typing import NDArray
 
 import dp
@@ -251,6 +253,18 @@ def flower_round(short: int = 3, long: int = 13) -> float:
     return (spent[1] - spent[0]) / (long - short)
 
 
+def exchanges() -> Callable[[], None]:
+    """The X25519 exchanges of a private round and nothing else: two with each of 22 neighbours, for 100 clients."""
+    own = X25519PrivateKey.generate()
+    peer = X25519PrivateKey.generate().public_key().public_bytes_raw()
+
+    def one_round() -> None:
+        for _ in range(2 * (REAL.neighbours or 0) * CLIENTS):
+            own.exchange(X25519PublicKey.from_public_bytes(peer))
+
+    return one_round
+
+
 def cpu(one_round: Callable[[], None]) -> float:
     start = time.process_time()
     one_round()
@@ -269,6 +283,7 @@ def measure(repeats: int) -> dict[str, float]:
     entrants["private, torch softmax"] = ours("softmax", REAL, lost=0.05)
     entrants["private, numpy softmax"] = ours("numpy", REAL, lost=0.05)
     entrants["private, 100k parameters"] = ours("trivial", REAL, lost=0.05)
+    entrants["X25519 of a private round alone"] = exchanges()
     found: dict[str, list[float]] = {name: [] for name in entrants}
     found |= {f"pfl, {model}": [] for model in ("softmax", "mlp")}
     for _ in range(repeats):
@@ -297,9 +312,19 @@ RATIOS = (
 )
 
 
+FLOORS = (
+    (f"X25519 of a private round alone, {PFL}", "X25519 of a private round alone", "pfl, softmax"),
+    (
+        "X25519 of a private round alone over Flower's plain round",
+        "X25519 of a private round alone",
+        "Flower",
+    ),
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--flower", type=int, metavar="ROUNDS", help="only run Flower's simulation")
     options = parser.parse_args()
     if options.flower:
@@ -311,6 +336,7 @@ def main() -> None:
         {"what": what, "figure": round(seconds[us] / seconds[them], 3), "limit": limit}
         for what, us, them, limit in RATIOS
     ]
+    rows += [{"what": what, "figure": round(seconds[us] / seconds[them], 3)} for what, us, them in FLOORS]
     rows += [{"what": name, "figure": round(value, 4), "unit": "CPU s"} for name, value in seconds.items()]
     print(json.dumps(rows, indent=1))
 
