@@ -8,6 +8,7 @@ The rules, for every name that `docs.public` lists and for every public method a
   below them);
 - a function that returns a value and whose summary says what it does ("Make ...", "Read ...") has `Returns:`; where the
   summary names the result ("The ...", "Whether ..."), and in a method that one paragraph describes, it need not;
+- what is said of a parameter that is an array names its shape or its type;
 - every exception that the body itself raises by name stands under `Raises:`;
 - a method that a public base class or protocol describes need not say it again.
 
@@ -27,6 +28,7 @@ _DOES = re.compile(  # a summary that says what is done, and not what comes back
     r"(Add|Apply|Attack|Build|Charge|Check|Clip|Create|Cut|Draw|Find|Fine-tune|Give|Load|Look|Make|Mask|Open|Plan|Play|Put|"
     r"Read|Run|Say|Send|Step|Sum|Take|Trace|Train|Turn|Wrap|Write)\b"
 )
+_FORM = re.compile(r"shape|dimensional|dtype|float|bool|u?int\d|integer", re.IGNORECASE)
 _ELSEWHERE = re.compile(r"[Aa]rguments\b[^.;]* are\b[^.;]*`[\w.]+`")
 _ENTRY = re.compile(r"^( *)([\w*, .`]+?)(?: \([^)]*\))?:", re.MULTILINE)
 
@@ -57,12 +59,12 @@ def class_findings(node: ast.ClassDef, where: str) -> Iterator[str]:
     inherited = {name for base in bases(node) for name in methods_of(base)}
     text = ast.get_docstring(node) or ""
     methods = {item.name: item for item in node.body if isinstance(item, Function) and not is_overload(item)}
-    documented = entries(text, "Args") | entries(text, "Attributes") | words(text)
+    documented = entries(text, "Args").keys() | entries(text, "Attributes").keys() | words(text)
     if "__init__" in methods:
         own = ast.get_docstring(methods["__init__"]) or ""
         if not described_elsewhere(text):
             yield from parameter_findings(
-                methods["__init__"], where, documented | entries(own, "Args") | words(own)
+                methods["__init__"], where, documented | entries(own, "Args").keys() | words(own)
             )
         yield from raise_findings(methods["__init__"], where, text + "\n\n" + own)
     else:
@@ -81,7 +83,8 @@ def function_findings(node: Function, where: str, text: str) -> Iterator[str]:
             yield f"{where} has no docstring"
         return
     if not described_elsewhere(text):
-        yield from parameter_findings(node, where, entries(text, "Args") | words(text))
+        yield from parameter_findings(node, where, entries(text, "Args").keys() | words(text))
+        yield from array_findings(node, where, text)
     returns = ast.unparse(node.returns) if node.returns else "None"
     plain = not _DOES.match(text) or (is_method(node) and "\n\n" not in text)
     silent = returns in ("None", "NoReturn", "Self") or is_property(node) or plain
@@ -95,6 +98,15 @@ def parameter_findings(node: Function, where: str, documented: set[str]) -> Iter
     for parameter in parameters(node):
         if parameter not in documented:
             yield f"{where}: the parameter {parameter} is not described"
+
+
+def array_findings(node: Function, where: str, text: str) -> Iterator[str]:
+    """Arrays whose form nothing says."""
+    said = entries(text, "Args")
+    for arg in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
+        is_array = arg.annotation is not None and ast.unparse(arg.annotation).startswith("NDArray")
+        if is_array and not _FORM.search(said.get(arg.arg, "") + text.split("\n\n")[0]):
+            yield f"{where}: nothing says what shape or type the array {arg.arg} has"
 
 
 def raise_findings(node: Function, where: str, text: str) -> Iterator[str]:
@@ -145,12 +157,18 @@ def sections(text: str) -> dict[str, str]:
     return {match[1]: match[2] for match in _SECTION.finditer(text)}
 
 
-def entries(text: str, section: str) -> set[str]:
-    """The names that a section describes."""
+def entries(text: str, section: str) -> dict[str, str]:
+    """The names that a section describes, each with what it says."""
     body = sections(text).get(section, "")
-    lines = list(_ENTRY.finditer(body))
-    least = min((len(match[1]) for match in lines), default=0)
-    return {name.strip(" *`") for match in lines if len(match[1]) == least for name in match[2].split(",")}
+    found = list(_ENTRY.finditer(body))
+    least = min((len(match[1]) for match in found), default=0)
+    found = [match for match in found if len(match[1]) == least]
+    ends = [*(match.start() for match in found[1:]), len(body)][: len(found)]
+    return {
+        name.strip(" *`"): body[match.end() : end]
+        for match, end in zip(found, ends, strict=True)
+        for name in match[2].split(",")
+    }
 
 
 def words(text: str) -> set[str]:

@@ -90,7 +90,7 @@ class Keystream:
         """Overwrite every byte of a contiguous array with the next bytes of the stream.
 
         Args:
-            buffer: A writable, C-contiguous array.
+            buffer: A writable, C-contiguous array of any shape and dtype.
 
         Raises:
             ParameterError: The array is not C-contiguous, so a flat view of it would be a copy.

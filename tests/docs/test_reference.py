@@ -61,7 +61,7 @@ def test_the_command_line_page_has_every_option():
 
 
 GOOD = '''
-def clip(vector, *, bound) -> float:
+def clip(vector: NDArray[np.float64], *, bound) -> float:
     """Clip a vector.
 
     Args:
@@ -84,6 +84,7 @@ def clip(vector, *, bound) -> float:
     ("gone", "said"),
     [
         ("        bound: Above 0.\n", "the parameter bound is not described"),
+        (" float64, shape (n,).", "nothing says what shape or type the array vector has"),
         ("    Returns:\n        Its norm.\n\n", "has no Returns"),
         (
             "    Raises:\n        ValueError: a bound that is not positive.\n",
