@@ -283,7 +283,8 @@ PAIR.seen = []
 
 @refused(r"captures PAIR\.seen, of type list")
 def an_attribute_of_a_tuple(v):
-    PAIR.seen.append(v)
+    for held in (PAIR,):
+        held.seen.append(v)
     return v
 
 
@@ -293,7 +294,8 @@ PARTIAL.seen = []
 
 @refused("captures .*seen, of type list")
 def an_attribute_of_a_partial(v):
-    PARTIAL.seen.append(v)
+    for held in (PARTIAL,):
+        held.seen.append(v)
     return v
 
 
@@ -311,7 +313,8 @@ object.__setattr__(FROZEN, "seen", [])
 
 @refused(r"captures FROZEN\.seen, of type list")
 def an_attribute_of_a_frozen_dataclass(v):
-    FROZEN.seen.append(v)
+    for held in (FROZEN,):
+        held.seen.append(v)
     return v
 
 
@@ -356,7 +359,8 @@ class Colour(enum.Enum):
 
 @refused(r"captures .*RED\.seen, of type list")
 def an_attribute_of_an_enumeration(v):
-    Colour.RED.seen.append(v)
+    for red in (Colour.RED,):
+        red.seen.append(v)
     return v
 
 
