@@ -60,3 +60,27 @@ def test_the_site_fetches_nothing():
     text = (ROOT / ".mkdocs.yml").read_text()
     assert "font: false" in text
     assert "http" not in text
+
+
+def test_a_link_out_of_the_docs_leads_to_a_page_that_shows_the_file():
+    from docs import site_hooks
+
+    place = "docs/tutorials/wrap-a-loop.md"
+    page = "See [the loop](../../examples/wrap_numpy.py#L1) and ![a picture](../images/report.png).\n"
+    page += "\n```sh\n[no](link.md)\n```\n"
+    assert list(site_hooks.targets(place, page)) == ["examples/wrap_numpy.py", "docs/images/report.png"]
+    assert site_hooks.relative("source/examples/wrap_numpy.py.md", "tutorials/wrap-a-loop.md") == (
+        "../source/examples/wrap_numpy.py.md"
+    )
+    shown = site_hooks.listing("examples/wrap_numpy.py", "x = '~~~'\n")
+    assert shown == "# `examples/wrap_numpy.py`\n\n~~~~python\nx = '~~~'\n\n~~~~\n"
+    assert site_hooks.place_of("source/README.md") == "README.md"
+    assert site_hooks.place_of("source/examples/wrap_numpy.py.md") == "examples/wrap_numpy.py"
+
+
+def test_examples_in_docstrings_are_shown_as_code():
+    from docs.doctest_blocks import fenced
+
+    assert fenced("Adds.\n\n>>> 1 + 1\n2\n\nNo more.") == "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nNo more."
+    assert fenced("Adds.\n>>> 1\n1") == "Adds.\n\n```pycon\n>>> 1\n1\n```"
+    assert fenced("Adds.") == "Adds."
