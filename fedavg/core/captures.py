@@ -131,9 +131,8 @@ class _Check:
     def function(self, path: str, function: types.FunctionType, *, method: bool) -> None:
         held = _held(function)
         if function.__code__.co_filename.startswith(LIBRARIES):
-            if any(
-                _is_users(item) for item in held.values()
-            ):  # A library's decorator around a user's function.
+            # A library's decorator around a user's function.
+            if any(_is_users(item) for item in held.values()):
                 self.each(path, {k: v for k, v in held.items() if isinstance(v, _CONTAINERS) or _is_users(v)})
             return
         self.each(f"{function.__name__}'s default", dict(enumerate(function.__defaults__ or ())))
