@@ -56,7 +56,9 @@ class Task:
 
     def central(self, weights: Any) -> dict[str, float]:
         """Evaluate on nobody's examples, which costs no privacy."""
-        return {name: round(value, 4) for name, value in self.step.evaluate(weights, self.test).items()}
+        return {
+            name: round(float(value), 4) for name, value in self.step.evaluate(weights, self.test).items()
+        }
 
 
 def in_the_open(task: Task, seed: int) -> tuple[Any, dict[str, Any]]:
