@@ -25,8 +25,9 @@ check: $(VENV)/.stamp-test docs  ## format, lint, types, import contracts, docte
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q --doctest-modules secagg dp fedavg
 
-docs: $(VENV)/.stamp-test  ## the documentation site, strictly, into site/
+docs: $(VENV)/.stamp-test  ## the documentation site into site/, strictly: links, anchors, docstrings, snippets
 	$(BIN)/python -m mkdocs build --strict --config-file .mkdocs.yml
+	$(BIN)/python -m pytest -q tests/docs/test_snippets.py
 
 drills: $(VENV)/.stamp-test  ## the long ones: kill drills, deep fuzzing
 	$(BIN)/python -m pytest -m drill

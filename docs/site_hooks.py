@@ -2,7 +2,7 @@
 
 Links in the pages are plain relative links, so that a code host shows them, too. Here `../examples/wrap_torch.py`
 becomes the page `source/examples/wrap_torch.py.md` of the site. A link to a file that does not exist fails the strict
-build.
+build, and so does a public name whose docstring lacks something (`docs.docstrings`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import get_plugin_logger
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 from docs.api_pages import api_page
+from docs.docstrings import findings
 from docs.public import MODULES
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +28,13 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".txt": "text", 
 
 _LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s#:]+)(#[^)\s]*)?\)")
 _CODE = re.compile(r"^(```+|~~~+).*?^\1$", re.MULTILINE | re.DOTALL)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Warn of every public name that does not say what it must, which ends a strict build."""
+    for finding in findings():
+        get_plugin_logger("docstrings").warning(finding)
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

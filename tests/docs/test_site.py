@@ -84,3 +84,14 @@ def test_examples_in_docstrings_are_shown_as_code():
     assert fenced("Adds.\n\n>>> 1 + 1\n2\n\nNo more.") == "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nNo more."
     assert fenced("Adds.\n>>> 1\n1") == "Adds.\n\n```pycon\n>>> 1\n1\n```"
     assert fenced("Adds.") == "Adds."
+
+
+def test_a_name_that_does_not_say_enough_warns_the_strict_build(monkeypatch, caplog):
+    from docs import site_hooks
+
+    monkeypatch.setattr(site_hooks, "findings", lambda: iter(["dp.clip_l2 has no Returns"]))
+    site_hooks.on_config(None)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.name.startswith("mkdocs.")  # What mkdocs counts.
+    assert "dp.clip_l2 has no Returns" in record.getMessage()
