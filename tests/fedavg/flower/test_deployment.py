@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -271,3 +272,19 @@ def test_bad_input_is_one_line_on_the_right_side_and_costs_its_node(tmp_path):
         assert not found_in(
             {f.name: (f / "identity.key").read_bytes() for f in deployment.node_folders}, folder
         )
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("adversary", ["semi_honest", "malicious"])
+def test_an_app_runs_in_flowers_own_simulation(adversary, tmp_path):
+    """The engine of `flwr run` where no nodes of their own are: each of four nodes moves every weight by one, twice."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "FLWR_HOME": str(tmp_path / "home"),
+                   "FLWR_TELEMETRY_ENABLED": "0"}  # fmt: skip
+    script = HERE / "drill" / "simulated.py"
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, adversary], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in (tmp_path / "server" / "rounds.jsonl").read_text().splitlines()]
+    assert [row["survivors"] for row in rows] == [4, 4]
+    np.testing.assert_allclose(np.load(tmp_path / "model.npy"), 2.0, atol=0.5)
