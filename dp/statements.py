@@ -63,6 +63,9 @@ class Statement:
         """Claim and assumptions, as a paragraph."""
         return f"{self.claim} Assumptions: {'; '.join(self.assumptions)}."
 
+    def __str__(self) -> str:
+        return self.text
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; an infinite epsilon is null."""
         return {

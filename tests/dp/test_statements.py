@@ -37,6 +37,7 @@ def test_each_statement_names_its_observer_its_epsilon_and_its_delta():
     for statement in (both.readers, both.server):
         assert f"epsilon {epsilon_text(statement.epsilon)}" in statement.text
         assert "1e-05" in statement.text
+        assert str(statement) == statement.text
 
 
 @pytest.mark.parametrize(
