@@ -49,13 +49,12 @@ def commands(
 
 
 def command_text(path: str, command: click.Command) -> str:
-    """One command: what it does, its arguments, its options, its commands."""
+    """One command: what it does, how it is called, its options, its commands."""
+    arguments = [usage(p) for p in command.params if isinstance(p, click.Argument)]
     parts = [f"## `{path}`\n", inspect.cleandoc(command.help or "") + "\n"]
-    arguments = [p for p in command.params if isinstance(p, click.Argument)]
-    options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
     if arguments:
-        rows = [(f"`{p.human_readable_name}`", described(p)) for p in arguments]
-        parts.append(table(["argument", "meaning"], rows))
+        parts.append("    " + " ".join([path, *arguments, "[OPTIONS]"]) + "\n")
+    options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
     if options:
         rows = [(names_of(p), kind(p), shown_default(p), described(p)) for p in options]
         parts.append(table(["option", "takes", "default", "meaning"], rows))
@@ -64,6 +63,12 @@ def command_text(path: str, command: click.Command) -> str:
         rows = [(f"`{path} {name}`", cell((c.help or "").split("\n\n")[0])) for name, c in inner.items()]
         parts.append(table(["command", "does"], rows))
     return "\n".join(parts)
+
+
+def usage(argument: click.Argument) -> str:
+    """An argument as it stands in a line of usage: in brackets where it may be left out."""
+    name = (argument.metavar or argument.human_readable_name).strip("[]")
+    return name if argument.required else f"[{name}]"
 
 
 def described(parameter: Any) -> str:
