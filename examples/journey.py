@@ -136,9 +136,8 @@ def evaluation(task: Task, aggregator: Any) -> Any:
 
 def by_clients(process: Any, weights: Any, task: Task) -> dict[str, float]:
     """What the clients make of a model, in one round."""
-    seen = process.next(process.set_model_weights(process.initialize(), weights), task.clients).metrics[
-        "eval"
-    ]
+    state = process.set_model_weights(process.initialize(), weights)
+    seen = process.next(state, task.held_out).metrics["eval"]
     return {f"federated_{name}": round(seen[name], 4) for name in METRICS}
 
 

@@ -129,7 +129,9 @@ def pooled(people: dict[int, Examples]) -> Examples:
 
 def task_of(kind: Kind, people: People, rounds: int) -> Task:
     step = fedavg.from_torch(kind.build(), kind.fit, evaluate=evaluated)
-    clients = fedavg.ClientData.of(people.training)
+    clients = fedavg.ClientData.of(
+        people.training
+    )  # They evaluate on what they train on: they have so little.
     return Task(
         step=step, clients=clients, held_out=clients, test=people.test, most_examples=400, rounds=rounds,
         cohort=len(people.training), clip=kind.clip,
@@ -200,7 +202,10 @@ def needed(kind: Kind, seed: int, rounds: int, noises: tuple[float, ...]) -> dic
 
 
 def with_copies(kind: Kind, seed: int, rounds: int, count: int) -> dict[str, Any]:
-    """The harder promise with copies of the 24: how it would go, were there so many people like them."""
+    """The harder promise with copies of the 24: how it would go, were there so many people like them.
+
+    The promise is to one copy; a real person, who is several of these, has none to speak of.
+    """
     people = People.of(kind, seed)
     crowd = replace(people, training=people.copies(count))
     return {"people": count} | privately(task_of(kind, crowd, rounds), seed, readers_epsilon=EPSILONS[-1])[1]
@@ -227,7 +232,7 @@ def trials(asked: Options) -> Iterator[Trial]:
                 yield Trial(f"{kind.words}: {words}", seed, partial(run, seed))
         words = f"{kind.words}: private, readers' epsilon"
         harder = partial(with_copies, kind, 1, rounds, crowd)
-        yield Trial(f"{words} {EPSILONS[-1]:g}, with {crowd} copies", 1, harder)
+        yield Trial(f"{words} {EPSILONS[-1]:g} of one copy, with {crowd} copies", 1, harder)
         masks = {"readers_epsilon": EPSILONS[0], "secure": fedavg.SecureAggregation()}
         yield Trial(f"{words} {EPSILONS[0]:g}, real protocol", 1, partial(trained, kind, 1, rounds, **masks))
 
