@@ -6,7 +6,6 @@ drawn or how many.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -178,23 +177,20 @@ class _RoundLines:
 
 def _write_report(setup: Setup, folder: Path, result: fedavg.Result, screen: Screen) -> Path | None:
     settings, data = setup.settings, setup.data
-    if any(importlib.util.find_spec(name) is None for name in ("matplotlib", "jinja2")):
-        screen.warn("no report was written: it needs matplotlib and jinja2; pip install 'veilsum[report]'")
+    facts = {
+        "Data": f"{data.source}; {settings.preset('examples_per_client', data.name)} examples a client, labels"
+        f" dealt by Dirichlet({settings.concentration:g})",
+        "Licence of the data": data.licence,
+        "Model": f"softmax regression, {settings.local_epochs} local epochs, learning rate"
+        f" {settings.learning_rate:g}; server momentum {settings.server_momentum:g}",
+        "Simulated dropout": f"{settings.dropout:.3g} of the cohort in each round",
+    }
+    title = f"{data.name}, {settings.preset('population', data.name):,} clients"
+    try:
+        return report.write(folder, result, command=setup.command(), title=title, facts=facts)
+    except report.MissingLibrary as error:
+        screen.warn(f"no page was written: {error}, then veilsum report {folder}")
         return None
-    return report.write(
-        folder,
-        result,
-        command=setup.command(),
-        title=f"{data.name}, {settings.preset('population', data.name):,} clients",
-        facts={
-            "Data": f"{data.source}; {settings.preset('examples_per_client', data.name)} examples a client, labels"
-            f" dealt by Dirichlet({settings.concentration:g})",
-            "Licence of the data": data.licence,
-            "Model": f"softmax regression, {settings.local_epochs} local epochs, learning rate"
-            f" {settings.learning_rate:g}; server momentum {settings.server_momentum:g}",
-            "Simulated dropout": f"{settings.dropout:.3g} of the cohort in each round",
-        },
-    )
 
 
 def _figures(dataset: str, result: fedavg.Result, page: Path | None) -> dict[str, Any]:

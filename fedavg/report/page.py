@@ -42,6 +42,8 @@ def write(
 ) -> Path:
     """Write `public/report.html` into a run folder, and beside it what the page is made from.
 
+    That is written first: where a library is missing, `rewrite` can make the page once it is there.
+
     Args:
         folder: The run's folder.
         result: What `fedavg.train` returned, with at least one round.
@@ -59,14 +61,13 @@ def write(
         CheckpointError: the page cannot be written there.
     """
     view = View.of(result, title=title, facts=facts, command=command, example_level=example_level)
-    page = render(view)
     public = Path(folder) / "public"
     try:
         public.mkdir(parents=True, exist_ok=True)
         view.save(public)
     except OSError as error:
         raise _unwritable(public / "report.html", error) from error
-    return _put(page, public / "report.html")
+    return _put(render(view), public / "report.html")
 
 
 def rewrite(folder: str | Path, *, output: str | Path | None = None) -> Path:
