@@ -137,7 +137,7 @@ def adult() -> Labelled:
     column = next(j for j in range(data.features) if ((data.train_x[:, j] > 0) == doctor).all())
     test = with_ones(data.test_x), data.test_y, (data.test_x[:, column] > 0).astype(int)
     names = "no doctorate", "doctorate"
-    return Labelled(with_ones(data.train_x), data.train_y, doctor.astype(int), test, names, 1, 0.5, 3.0)
+    return Labelled(with_ones(data.train_x), data.train_y, doctor.astype(int), test, names, 1, 1.0, 3.0)
 
 
 def fashion() -> Labelled:

@@ -11,9 +11,9 @@ occupancy: sums suffice. Everybody takes part in every round, so readers and ser
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -220,25 +220,37 @@ def averaged(nets: list[Net], begun: Net, summed: Sum) -> Net:
     return begun[0] + mean[:-10].reshape(begun[0].shape), begun[1] + mean[-10:]
 
 
-def run(
-    way: str, people: Any, seed: int, epsilon: float | None = None, *, masked: bool = False
-) -> dict[str, Any]:
-    """Train everybody alone, then make one network of all."""
-    dealt: People = people(seed)
-    rng = np.random.default_rng(seed)
+@cache
+def trained(
+    people: Callable[[int], People], seed: int, *, shared: bool
+) -> tuple[People, Net, list[Net], float]:
+    """Everybody's networks, trained alone from starts of their own or a shared one, and how good one is alone."""
+    dealt, rng = people(seed), np.random.default_rng(seed)
     begun = start(dealt.features, rng)
-    shared = way == SHARED
     nets = [
         train(begun if shared else start(dealt.features, rng), examples, dealt.epochs, rng)
         for examples in dealt.clients
     ]
-    alone = float(np.mean([accuracy(net, dealt.test) for net in nets[:50]]))
+    return dealt, begun, nets, float(np.mean([accuracy(net, dealt.test) for net in nets[:20]]))
+
+
+def run(
+    way: str,
+    people: Callable[[int], People],
+    seed: int,
+    epsilon: float | None = None,
+    *,
+    masked: bool = False,
+) -> dict[str, Any]:
+    """Train everybody alone, then make one network of all."""
+    shared = way == SHARED
+    dealt, begun, nets, alone = trained(people, seed, shared=shared)
     rounds = 1 if way != SUMS else ROUNDS if epsilon is None else NOISY_ROUNDS
     summed = Sum(epsilon, seed, clip=CHANGE_CLIP if shared else CLIP, rounds=rounds, masked=masked)
     if way == SEEN:
         net = with_weights_seen(nets, dealt.slots)
     elif way == SUMS:
-        net = by_sums(nets, dealt.slots, summed, rng)
+        net = by_sums(nets, dealt.slots, summed, np.random.default_rng(seed))
     else:
         net = averaged(nets, begun if shared else (0 * begun[0], 0 * begun[1]), summed)
     return {
@@ -265,13 +277,14 @@ def trials(asked: Options) -> Iterator[Trial]:
         for way, epsilon in ((MEAN, None), (SEEN, None), (SUMS, None), (SUMS, 8.0), (SHARED, 8.0)):
             yield Trial(words("10 people", way, epsilon), 1, partial(run, way, few, 1, epsilon))
         return
-    for people, crowd, seeds in (
-        ("10 people", People.ten, range(1, 11)),
-        ("1,000 people", People.thousand, SEEDS),
-    ):
-        for way in (MEAN, SEEN, SUMS, SHARED):
-            for epsilon in (None, *EPSILONS) if way in (SUMS, SHARED) else (None,):
-                for seed in seeds:
+    crowds: dict[str, tuple[Callable[[int], People], Iterable[int]]] = {
+        "10 people": (People.ten, range(1, 11)),
+        "1,000 people": (People.thousand, SEEDS),
+    }
+    for people, (crowd, seeds) in crowds.items():
+        for seed in seeds:
+            for way in (MEAN, SEEN, SUMS, SHARED):
+                for epsilon in (None, *EPSILONS) if way in (SUMS, SHARED) else (None,):
                     yield Trial(words(people, way, epsilon), seed, partial(run, way, crowd, seed, epsilon))
     real = partial(run, SUMS, People.thousand, 1, EPSILONS[0], masked=True)
     yield Trial(words("1,000 people", SUMS + ", real protocol", EPSILONS[0]), 1, real)
