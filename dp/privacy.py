@@ -39,7 +39,8 @@ class Privacy:
     """The promise to one client: adjacency is zero-out, the unit is everything the client holds.
 
     Args:
-        delta: Probability that the promise fails, strictly between 0 and 1; below 1/population to mean much.
+        delta: What a probability may change by beyond the factor e^epsilon, strictly between 0 and 1; below
+            1/population to mean much.
         l2_clip_norm: Bound c on the l2 norm of a client's update, in the units of the update; or one bound for each
             layer, by its path, each layer being clipped by itself.
         readers_epsilon: Largest epsilon against readers of the released models, or None.
@@ -123,7 +124,7 @@ def delta_warning(*, delta: float, population: int) -> str | None:
     """Say why a delta is too large for a population, or return None.
 
     Args:
-        delta: Probability that the promise fails, in (0, 1).
+        delta: What a probability may change by beyond the factor e^epsilon, in (0, 1).
         population: Number of people the promise covers.
 
     Returns:

@@ -34,6 +34,10 @@ _RECORDED = (
     "nobody records a round and opens its masks later with a quantum computer: they rest on X25519, and single inputs"
     " would then show"
 )
+_RING = (
+    "on the sparse graph of masks, who falls silent was not chosen by anybody who knows who masks with whom: such a"
+    " choice could cut a client off from the others"
+)
 _OUTSIDE = (
     "not protected: that you took part, or that your device vanished; not proven: that other clients clip and add noise"
     " as they should"
@@ -47,7 +51,7 @@ class Statement:
     Attributes:
         observer: "readers" or "server".
         epsilon: What the run cost one client against this observer; infinite where the observer sees inputs.
-        delta: Probability that the promise fails.
+        delta: What a probability may change by beyond the factor e^epsilon.
         claim: The promise in one sentence.
         assumptions: What it rests on, one sentence each.
     """
@@ -107,6 +111,7 @@ def statements(
     masked: bool = True,
     active_server: bool = False,
     quantum_safe: bool = False,
+    sparse: bool = False,
     sharing: Sharing | None = None,
 ) -> Statements:
     """Put a run's two epsilons into words.
@@ -123,6 +128,7 @@ def statements(
         masked: Whether the sums were taken under masks.
         active_server: Whether clients check a server that may break the protocol.
         quantum_safe: Whether the masks withstand whoever records a round and has a quantum computer later.
+        sparse: Whether each client masks with some of the others only.
         sharing: How the run shares its ledger, if it does: then what is claimed is the budget of all the runs on it,
             which holds however they were chosen, and what was spent of it so far is only told.
 
@@ -148,7 +154,11 @@ def statements(
     )
     claimed = epsilons if sharing is None else sharing.budget.epsilons
     together = {who: _together(who, getattr(epsilons, who), sharing) for who in ("readers", "server")}
-    recorded = () if quantum_safe or not masked or mechanism.trusted_server else (_RECORDED,)
+    of_masks = [] if quantum_safe or not masked else [_RECORDED]
+    if sparse and not active_server:
+        of_masks.append(_RING)
+    if mechanism.trusted_server:
+        of_masks = []
     return Statements(
         _readers(claimed.readers, sampler, privacy, (*together["readers"], *shared)),
         _server(
@@ -157,7 +167,7 @@ def statements(
             sampler,
             charged,
             privacy,
-            (*together["server"], *recorded, *shared),
+            (*together["server"], *of_masks, *shared),
             active_server,
         ),
     )
@@ -313,9 +323,12 @@ def _claim(observer: str, epsilon: float, delta: float, why: str = "the inputs a
     shown = epsilon_text(epsilon)
     return (
         f"Against {observer} one client's data changes the probability of any outcome by a factor of at most"
-        f" e^{shown} = {_factor(float(shown))}, except with probability {delta:g} (epsilon {shown}, delta {delta:g})."
+        f" e^{shown} = {_factor(float(shown))}, plus {delta:g} (epsilon {shown}, delta {delta:g})."
     )
 
 
 def _factor(epsilon: float) -> str:
-    return f"{math.exp(epsilon):,.3g}" if epsilon < 7 else f"{math.exp(min(epsilon, 700)):,.2g}"
+    """e^epsilon to two or three figures, rounded up."""
+    factor, figures = math.exp(min(epsilon, 700)), 3 if epsilon < 7 else 2
+    unit = 10.0 ** (math.floor(math.log10(factor)) + 1 - figures)
+    return f"{math.ceil(factor / unit) * unit:,.{figures}g}"

@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -313,14 +314,26 @@ class AggregationPlan:
             refuse_weak(parameters)
         return parameters
 
-    def check_graph(self) -> None:
-        """Refuse settings of the masks that no graph withstands, before anything is charged.
+    @cached_property
+    def terms_of_statements(self) -> Mapping[str, Any]:
+        """What `dp.statements` has to be told of how the sums are taken."""
+        return {
+            "mechanism": self.mechanism,
+            "minimum_survivors": self.minimum_survivors,
+            "masked": self.secure.masked,
+            "active_server": self.secure.adversary == "malicious",
+            "quantum_safe": self.secure.key_agreement != "x25519",
+            "sparse": self.secure.masked and self.check_graph() == "sparse",
+        }
+
+    def check_graph(self) -> Literal["complete", "sparse"]:
+        """The graph of the masks; settings that none withstands are refused, before anything is charged.
 
         Raises:
             secagg.ParameterError: says which.
         """
         anybody = self._simulated_identities((0,))
-        self.protocol(0, bytes(32), secagg.IdentityRoster.of(anybody) if anybody else None)
+        return self.protocol(0, bytes(32), secagg.IdentityRoster.of(anybody) if anybody else None).graph
 
     def rule(self) -> secagg.RevealRule | None:
         """Which parts of the noise are taken off: by how many of the planned cohort are missing, nothing else."""

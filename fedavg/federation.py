@@ -293,17 +293,13 @@ class Federation:
         """Both statements, for everything charged so far."""
         return dp.statements(
             self.ledger.spent(),
-            mechanism=self.plan.mechanism,
+            **self.plan.terms_of_statements,
             sampler=self.sampler,
             privacy=self.privacy,
-            minimum_survivors=self.plan.minimum_survivors,
             charged=self.ledger.charged,
             aborted=self.ledger.aborted,
-            active_server=self.secure.adversary == "malicious",
-            quantum_safe=self.secure.key_agreement != "x25519",
             sharing=self.ledger.sharing,
             seeded=self._entropy.is_seeded,
-            masked=self.secure.masked,
         )
 
     def _after(self, turn: int) -> ServerState:

@@ -60,7 +60,10 @@ def plan_command(
     ] = None,
     rounds: Annotated[Choices | None, _Figures(parser=_whole, metavar="N", help="Number of rounds.")] = None,
     delta: Annotated[
-        Choices | None, _Figures(parser=_real, metavar="X", help="Probability that the promise fails.")
+        Choices | None,
+        _Figures(
+            parser=_real, metavar="X", help="What a probability may change by beyond the factor e^epsilon."
+        ),
     ] = None,
     noise_multiplier: Annotated[
         Choices | None,

@@ -23,7 +23,10 @@ _Expected = partial(
 
 def share_command(
     path: Annotated[Path, typer.Argument(metavar="LEDGER", help="The file to make.")],
-    delta: Annotated[float, _Promise(help="Probability that the promise fails; that of every run.")],
+    delta: Annotated[
+        float,
+        _Promise(help="What a probability may change by beyond the factor e^epsilon; that of every run."),
+    ],
     epsilon_readers: Annotated[
         float | None, _Promise(help="Most epsilon against readers of everything released.")
     ] = None,

@@ -71,7 +71,9 @@ def simulate(
     epsilon_server: Annotated[
         float | None, _Privacy(help="Budget against the server; calibrates the noise.")
     ] = None,
-    delta: Annotated[float, _Privacy(help="Probability that the promise fails.")] = 1e-5,
+    delta: Annotated[
+        float, _Privacy(help="What a probability may change by beyond the factor e^epsilon.")
+    ] = 1e-5,
     max_participations: Annotated[
         int | None,
         _Privacy(help="Rounds a client contributes to at most; by default what 1 in 100 would pass."),

@@ -93,7 +93,7 @@ class Context:
 
     Args:
         population: Number of clients; every argument at CLIENTS has so many.
-        delta: Probability that the promise fails.
+        delta: What a probability may change by beyond the factor e^epsilon.
         readers_epsilon: Most epsilon against readers of the results, or None.
         server_epsilon: Most epsilon against the server, or None.
         noise_multiplier: z of a run's one event, at least; calibrated to the budgets when None.

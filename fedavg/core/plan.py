@@ -14,7 +14,7 @@ Not here: running a stage (`program`), charging it (`context`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, fsum, inf, sqrt
@@ -229,6 +229,12 @@ class Plan:
     def minimum_survivors(self) -> int:
         """Fewest clients in any of the sums."""
         return min(stage.plan.minimum_survivors for stage in self.stages)
+
+    @property
+    def terms_of_statements(self) -> Mapping[str, Any]:
+        """What `dp.statements` has to be told of how the sums are taken: in every stage alike, but for the noise."""
+        one = self.stages[0].plan.terms_of_statements
+        return {**one, "mechanism": self.mechanism, "minimum_survivors": self.minimum_survivors}
 
     def events(self) -> tuple[Event, ...]:
         """What one run releases, aggregation by aggregation."""

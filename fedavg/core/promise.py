@@ -111,16 +111,12 @@ class Promise:
         """Both statements for a cost; on a shared ledger its budget is claimed, whatever was spent."""
         both = dp.statements(
             cost,
-            mechanism=bound.plan.mechanism,
+            **bound.plan.terms_of_statements,
             sampler=self.sampler,
             privacy=self.privacy,
-            minimum_survivors=bound.plan.minimum_survivors,
             charged=charged,
             aborted=aborted,
             seeded=self.seeded,
-            masked=self.secure.masked,
-            active_server=self.secure.adversary == "malicious",
-            quantum_safe=self.secure.key_agreement != "x25519",
             sharing=sharing,
         )
         said = []

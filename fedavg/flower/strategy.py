@@ -185,14 +185,11 @@ class _Account:
         settings, aggregation = self.plan.settings, self.plan.aggregation
         return dp.statements(
             self.ledger.spent(),
-            mechanism=aggregation.mechanism,
+            **aggregation.terms_of_statements,
             sampler=settings.sampler,
             privacy=settings.privacy,
-            minimum_survivors=aggregation.minimum_survivors,
             charged=self.ledger.charged,
             aborted=self.ledger.aborted,
-            active_server=settings.secure.adversary == "malicious",
-            quantum_safe=settings.secure.key_agreement != "x25519",
         )
 
     def write(self, line: Mapping[str, Any]) -> None:

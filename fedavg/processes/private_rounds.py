@@ -68,16 +68,12 @@ class PrivateAggregator:
         settings = self.settings
         made = dp.statements(
             self.ledger.spent(),
-            mechanism=self.plan.mechanism,
+            **self.plan.terms_of_statements,
             sampler=self.sampler,
             privacy=settings.privacy,
-            minimum_survivors=self.plan.minimum_survivors,
             charged=self.ledger.charged,
             aborted=self.ledger.aborted,
             seeded=settings.entropy.is_seeded,
-            masked=settings.secure.masked,
-            active_server=settings.secure.adversary == "malicious",
-            quantum_safe=settings.secure.key_agreement != "x25519",
             sharing=self.ledger.sharing,
         )
         if settings.population is not None:

@@ -168,3 +168,16 @@ def test_what_a_later_quantum_computer_could_open_is_said_where_it_could():
     assert "quantum computer" in make().server.text
     assert "quantum computer" not in make(quantum_safe=True).server.text
     assert "quantum computer" not in make(masked=False).server.text
+
+
+def test_a_promise_is_a_factor_and_an_addition_never_a_chance_of_none():
+    claim = make().readers.claim
+    assert "e^2.530 = 12.6, plus 1e-05" in claim
+    assert "except" not in claim
+
+
+def test_on_the_sparse_graph_the_server_must_not_have_chosen_who_falls_silent():
+    assert "who falls silent" in make(sparse=True).server.text
+    assert "who falls silent" not in make(sparse=True).readers.text
+    for other in ({}, {"sparse": True, "active_server": True}):
+        assert "who falls silent" not in make(**other).server.text
