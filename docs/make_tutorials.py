@@ -137,7 +137,11 @@ def printed(path: Path, folder: Path) -> list[str]:
     inside.mkdir(parents=True)
     (folder / "examples").symlink_to(DOCS.parent / "examples")
     ran = nbformat.read(path, as_version=4)
-    environment = {**os.environ, "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}",
+        "IPYTHONDIR": str(folder / ".ipython"),  # Not its owner's.
+    }
     client = NotebookClient(
         ran, timeout=300, startup_timeout=300, resources={"metadata": {"path": str(inside)}}
     )

@@ -9,6 +9,8 @@ import pytest
 
 from docs.make_tutorials import PAGES, agrees, cells, notebook, printed
 
+_KNOWN = {".ipython", "docs", "examples", "veilsum-runs"}
+
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_notebook_is_the_page(page):
@@ -24,9 +26,7 @@ def test_the_notebook_prints_what_the_page_shows(page, tmp_path):
     shown = [cell for cell in cells(page.read_text()) if cell.language is not None]
     for cell, output in zip(shown, printed(page.with_suffix(".ipynb"), tmp_path), strict=True):
         assert agrees(output, cell.printed, about=cell.about), f"{cell.text}\nprints\n{output}"
-    assert not [
-        name for name in Path(tmp_path).iterdir() if name.name not in ("docs", "examples", "veilsum-runs")
-    ]
+    assert not [name for name in Path(tmp_path).iterdir() if name.name not in _KNOWN]
 
 
 @pytest.mark.parametrize(
