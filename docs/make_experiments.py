@@ -233,7 +233,7 @@ def found_in_image(r: Results) -> list[str]:
     ways = (
         "central, same framework",
         "federated, no privacy",
-        *(f"private, readers' epsilon {e}" for e in "82"),
+        *(f"private, readers' epsilon {e}" for e in ("2", "0.5")),
     )
     told = []
     for model in dict.fromkeys(setting.split(": ")[0] for setting in r.settings):
@@ -358,7 +358,8 @@ def tabled(results: Results, settings: Sequence[str], columns: Mapping[str, str]
 def section(name: str) -> str:
     """One experiment: command, findings, plot, tables."""
     results, shown = Results(name), SHOWN[name]
-    deltas = sorted({trial["delta"] for trial in results.trials if "delta" in trial})
+    told = "total_delta" if "total_readers" in shown.columns else "delta"
+    deltas = sorted({trial[told] for trial in results.trials if told in trial})
     said = (
         f"`python -m examples.{name}`: {len(results.trials)} trials, {results.minutes:.1f} CPU minutes; up to"
     )
