@@ -55,7 +55,7 @@ matches its own neurons to them and sends its permuted weights. Ten people with 
 thousand with MNIST shrunk to 7x7.""",
     "poisoning": """\
 Model poisoning (Bhagoji et al. 2019) on Fashion-MNIST: one of ten clients wants twenty ankle boots taken for
-sandals.""",
+sandals. No client colludes with the server here.""",
     "mechanisms": """\
 Which noise, at equal epsilon against readers, on the demo's task. tensorflow-privacy's rows come from the same
 command in the second environment: `.venv-tf/bin/python -m examples.mechanisms`.""",
