@@ -25,6 +25,7 @@ import dp
 import secagg
 from fedavg.entropy import RunEntropy
 from fedavg.noise import Central, Distributed, Noise
+from fedavg.own_dice import OwnDice, kept
 from fedavg.secure_aggregation import SecureAggregation, refuse_weak
 
 __all__ = ["DROPOUT_STAGES", "AggregationPlan", "Record", "RoundSum", "SecureAggregation", "UnmaskedPart"]
@@ -196,9 +197,10 @@ class AggregationPlan:
         Raises:
             secagg.TooFewClients: more dropped out than tolerated; nothing was released.
         """
+        own = self.own_dice(number, entropy).before(values)
 
         def masked_input(client: int, seeds: Sequence[bytes] = ()) -> NDArray[Any]:
-            return self.encode(values(client), entropy.keystream("noise", number, client), seeds)
+            return self.encode(own(client), entropy.keystream("noise", number, client), seeds)
 
         keystream = entropy.keystream("server noise", number)
         if not self.secure.masked:
@@ -208,16 +210,19 @@ class AggregationPlan:
             total, survivors, revealed = self.unmasked_sum([part], number=number, entropy=entropy)
             return self.open(total, survivors, revealed=revealed, keystream=keystream, memory=memory)
         identities = self._simulated_identities(clients)
-        result = secagg.run_round(
-            self.protocol(number, model_hash, secagg.IdentityRoster.of(identities) if identities else None),
-            clients,
-            lambda client, *seeds: {"values": masked_input(client, *seeds)},
-            dropouts=dropouts,
-            entropy=entropy.protocol("round", number),
-            record=record,
-            identities=identities,
-            rule=self.rule(),
-        )
+        with kept():
+            result = secagg.run_round(
+                self.protocol(
+                    number, model_hash, secagg.IdentityRoster.of(identities) if identities else None
+                ),
+                clients,
+                lambda client, *seeds: {"values": masked_input(client, *seeds)},
+                dropouts=dropouts,
+                entropy=entropy.protocol("round", number),
+                record=record,
+                identities=identities,
+                rule=self.rule(),
+            )
         revealed = [(part, seed) for parts in result.revealed.values() for part, seed in parts.items()]
         return self.open(
             result.totals["values"],
@@ -227,6 +232,10 @@ class AggregationPlan:
             keystream=keystream,
             memory=memory,
         )
+
+    def own_dice(self, number: int, entropy: RunEntropy) -> OwnDice:
+        """The global random generators of a round's clients, so that none draws what depends on another's work."""
+        return OwnDice(entropy.secret("dice", number))
 
     def unmasked_part(
         self,
@@ -239,10 +248,12 @@ class AggregationPlan:
         """What some clients' vectors add up to, without masks; arguments are those of `sum_round`."""
         total = np.zeros(self.encoding.dimension, np.int64)
         all_seeds = []
+        own = self.own_dice(number, entropy).before(values)
         at_once = max(1, _VALUES_AT_ONCE // self.encoding.dimension)
         for start in range(0, len(clients), at_once):
             # A few clients train, then all of these are noised: either keeps the processor's cache to itself.
-            held = [(client, values(client)) for client in clients[start : start + at_once]]
+            with kept():
+                held = [(client, own(client)) for client in clients[start : start + at_once]]
             for client, value in held:
                 seeds = [entropy.secret("seed", number, client, part + 1) for part in range(self._seeds)]
                 total += self._noised(value, entropy.keystream("noise", number, client), seeds)

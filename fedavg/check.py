@@ -18,6 +18,7 @@ from fedavg.client_data import ClientData
 from fedavg.errors import ParameterError, StepError
 from fedavg.misfits import buffers_in, too_few, written_into
 from fedavg.model import EXAMPLES, FunctionalModel
+from fedavg.own_dice import OwnDice, kept
 from fedavg.processes.work import local_work
 from fedavg.pytree import Tree, TreeSpec
 from fedavg.server_optimizers import sgd
@@ -94,19 +95,22 @@ def _of_runs(
     """What shows when the first two clients run, and the first again."""
     first, last = data.client_ids[0], data.client_ids[min(1, len(data) - 1)]
     runs: list[Trained] = []
-    for client_id in (first, last, first):
-        try:
-            runs.append(run_step(step, spec, flat, data.for_client(client_id), metrics=bounds))
-        except StepError as error:
-            raise StepError(f"client {client_id}: {error}") from error
-    findings = _mutation(step, spec, flat, data.for_client(first))
+    dice = OwnDice(bytes(32))
+    with kept():
+        for position, client_id in ((0, first), (1, last), (0, first)):
+            dice.throw(position)  # As in a run: each client has global generators of its own.
+            try:
+                runs.append(run_step(step, spec, flat, data.for_client(client_id), metrics=bounds))
+            except StepError as error:
+                raise StepError(f"client {client_id}: {error}") from error
+        findings = _mutation(step, spec, flat, data.for_client(first))
     if not np.array_equal(runs[0].delta, runs[2].delta):
         findings.append(
             Finding(
                 "impurity",
                 f"client {first} gave another update after client {last} had run: optimizer, schedule or"
-                " normalisation state is kept between clients, or the step draws from a shared random"
-                " generator; make both anew in each call",
+                " normalisation state is kept between clients, or the step draws from a random generator of its own"
+                " that is; make both anew in each call",
             )
         )
     reported = runs[-1].metrics

@@ -32,6 +32,7 @@ from fedavg.aggregation import AggregationPlan, UnmaskedPart
 from fedavg.client_work import Population, Work
 from fedavg.entropy import RunEntropy
 from fedavg.errors import FedAvgError
+from fedavg.own_dice import OwnDice
 
 __all__ = ["Order", "Reply", "Site", "serve"]
 
@@ -116,6 +117,7 @@ class Site:
         self._shards: dict[int, Population] = {}
         self._count = 1
         self._order: Order
+        self._dice: OwnDice
         self._parameters: secagg.RoundParameters
         self._identities: dict[int, secagg.Identity] = {}
         self._clients: dict[int, secagg.Client] = {}
@@ -141,6 +143,7 @@ class Site:
             Against a malicious server, the identity key of each; else nothing.
         """
         self._order = order
+        self._dice = order.plan.own_dice(order.number, order.entropy)
         self._clients = {}
         self._work = {
             shard: order.kind.of(self._kept, clients, order.terms, contributes=contributes, log=self._note)
@@ -223,6 +226,7 @@ class Site:
     def _encoded(self, client: int, seeds: Sequence[bytes]) -> NDArray[Any]:
         order = self._order
         keystream = order.entropy.keystream("noise", order.number, client)
+        self._dice.throw(client)
         return order.plan.encode(self._values(client), keystream, seeds)
 
     def _note(self, client_id: Any, cause: str) -> None:
