@@ -58,7 +58,7 @@ def test_plan_run_ledger_verification_and_report_agree_to_the_last_digit(veilsum
 
 def test_the_page_is_made_again_with_the_audit_on_it(veilsum, run):
     folder, _ = run
-    assert veilsum("audit", folder, "--canaries", 60).code == 0
+    assert veilsum("audit", folder, "--canaries", 60, "--level", 1e-6).code == 0
     ran = veilsum("report", folder, "--json")
     assert ran.code == 0, ran.err
     made = json.loads(ran.out)
