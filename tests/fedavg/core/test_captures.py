@@ -469,7 +469,7 @@ def a_frozen_dataclass(v):
         a_generator_of_its_own, an_enumeration, a_named_tuple, functions_in_a_tuple, a_worker_that_counts,
         constants_of_libraries, decorated_by_a_library, decorated, a_frozen_dataclass, Frozen(2.0), np.tanh,
     ],
-    ids=str,
+    ids=lambda held: getattr(held, "__name__", "object"),
 )  # fmt: skip
 def test_what_holds_nothing_passes(function):
     assert np.isfinite(local_computation(float, returns=float)(function)(1.0))
