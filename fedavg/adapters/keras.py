@@ -95,8 +95,8 @@ class _Trainer:
     def evaluate(self, weights: _Weights, data: Any) -> Mapping[str, Any]:
         """Evaluate one client's examples."""
         self._load(weights)
-        averages: Mapping[str, Any] = self._model.evaluate(*data, verbose=0, return_dict=True)
-        return averages
+        averages = self._model.evaluate(*data, verbose=0, return_dict=True)
+        return {name: float(value) for name, value in averages.items()}  # Under torch, Keras gives tensors.
 
     def _load(self, weights: _Weights) -> None:
         for variable, value in zip(self._variables, self._values, strict=True):

@@ -84,6 +84,7 @@ def test_without_a_call_of_ones_own_a_step_is_one_epoch():
 def test_evaluating_does_not_train():
     step = from_keras(build(), fit)
     first, again = (step.evaluate(step.weights, client(1)) for _ in range(2))
+    assert {type(value) for value in first.values()} == {float}
     assert float(first["loss"]) == float(again["loss"])
 
 
