@@ -33,8 +33,9 @@ from fedavg.core.errors import PrivacyTypeError
 
 __all__ = ["LIBRARIES", "check_captures"]
 
-_PLAIN = {type(None), bool, int, float, complex, str, bytes, range, type(Ellipsis), type(np.mean)}
+_PLAIN = {type(None), bool, int, float, complex, str, bytes, range, type(Ellipsis)}
 _CONTAINERS = (list, dict, set, bytearray, np.ndarray, MutableMapping)
+_DISPATCHER: Any = type(np.mean)
 _CALLABLES = (types.FunctionType, types.MethodType, functools.partial, staticmethod, classmethod)
 _REACHING = {
     "globals", "vars", "eval", "exec", "getattr", "setattr", "delattr", "attrgetter", "f_back", "f_globals", "f_locals",
@@ -89,6 +90,8 @@ class _Check:
                 pass
             case types.BuiltinFunctionType():
                 self.value(path, value.__self__)
+            case _ if isinstance(value, _DISPATCHER):
+                self.value(path, value.__wrapped__)
             case np.ufunc() if any({*kinds} - {*"O->"} for kinds in value.types):
                 pass  # One made of a Python function, which could be any, takes objects alone.
             case enum.Enum():
@@ -106,7 +109,8 @@ class _Check:
                     self.value(path, item, method=True)
             case functools.partial():
                 self.value(path, value.func)
-                self.each(path, {**dict(enumerate(value.args)), **value.keywords, **vars(value)})
+                self.each(path, {**dict(enumerate(value.args)), **value.keywords})
+                self.each(path, vars(value))
             case types.MethodType():
                 self.value(path, value.__func__)
                 self.value(f"{path}.__self__", value.__self__)
@@ -131,9 +135,12 @@ class _Check:
     def function(self, path: str, function: types.FunctionType, *, method: bool) -> None:
         held = _held(function)
         if function.__code__.co_filename.startswith(LIBRARIES):
-            # A library's decorator around a user's function.
-            if any(_is_users(item) for item in held.values()):
-                self.each(path, {k: v for k, v in held.items() if isinstance(v, _CONTAINERS) or _is_users(v)})
+            # A library's decorator around what is a user's, however far in.
+            inner = [(name, item) for name, item in _inside(function) if _reaches_users(item)]
+            if inner:
+                self.each(path, {k: v for k, v in held.items() if isinstance(v, _CONTAINERS)})
+            for name, item in inner:
+                self.value(f"{path}.{name}", item)
             return
         self.each(f"{function.__name__}'s default", dict(enumerate(function.__defaults__ or ())))
         self.each(f"{function.__name__}'s default", function.__kwdefaults__ or {})
@@ -210,6 +217,44 @@ def _is_users(value: Any) -> bool:
     while isinstance(value, _CALLABLES) and not isinstance(value, types.FunctionType):
         value = value.func if isinstance(value, functools.partial) else value.__func__
     return isinstance(value, types.FunctionType) and not value.__code__.co_filename.startswith(LIBRARIES)
+
+
+def _reaches_users(value: Any, seen: set[int] | None = None) -> bool:
+    """Whether a user's function, class or object is in what a library's function holds."""
+    seen = set() if seen is None else seen
+    if type(value) in _PLAIN or id(value) in seen:
+        return False
+    seen.add(id(value))
+    if isinstance(value, types.FunctionType):
+        users = _is_users(value)
+    else:
+        kind = value if isinstance(value, type) else type(value)
+        users = not _is_library(sys.modules.get(kind.__module__))
+    return users or any(_reaches_users(item, seen) for _, item in _inside(value))
+
+
+def _inside(value: Any) -> Iterator[tuple[Any, Any]]:
+    """What a library's function, callable object or container holds, each with a name."""
+    match value:
+        case types.FunctionType():
+            yield from enumerate(value.__defaults__ or ())
+            for named in (value.__kwdefaults__ or {}, vars(value), _held(value)):
+                yield from named.items()
+        case types.MethodType():
+            yield "__self__", value.__self__
+            yield "__func__", value.__func__
+        case Mapping():
+            yield from enumerate(value)
+            yield from value.items()
+        case list() | tuple() | set() | frozenset():
+            yield from enumerate(value)
+        case functools.partial():
+            yield "func", value.func
+            yield from enumerate(value.args)
+            yield from value.keywords.items()
+        case _ if callable(value) and not isinstance(value, type):
+            yield "__wrapped__", getattr(value, "__wrapped__", None)
+            yield from getattr(value, "__dict__", {}).items()
 
 
 def _held(function: types.FunctionType) -> dict[str, Any]:

@@ -299,6 +299,15 @@ def an_attribute_of_a_partial(v):
     return v
 
 
+COVERED = functools.partial(lambda v, by=None: v, by=[])
+COVERED.by = 1.0
+
+
+@refused(r"captures .*by, of type list")
+def an_argument_of_a_partial_under_an_attribute(v):
+    return COVERED(v)
+
+
 @dataclass(frozen=True)
 class Frozen:
     by: float = 2.0
