@@ -222,9 +222,14 @@ def _tensor(dtype: np.dtype[Any], shape: tuple[int | None, ...], kind: str) -> C
         )
         if not right:
             raise StepError(f"a value has shape {array.shape}, not that of {kind}")
-        if array.dtype is dtype or array.dtype == dtype:
+        if array.dtype is dtype:
             return array
-        if not np.can_cast(array.dtype, dtype, "same_kind") and not _exact(array, dtype):
+        # An equal dtype may carry metadata, which all copies of the array share.
+        if (
+            array.dtype != dtype
+            and not np.can_cast(array.dtype, dtype, "same_kind")
+            and not _exact(array, dtype)
+        ):
             raise StepError(f"a value has dtype {array.dtype}, not that of {kind}")
         return array.astype(dtype)
 
@@ -262,7 +267,7 @@ def _struct(kind: StructType) -> Callable[[Any], Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise StepError(f"a value is a {type(value).__name__}, not text")
-    return value
+    return str.__str__(value)  # Not one of a class of its own, which could carry more.
 
 
 def _named(module: str, name: str) -> Any:

@@ -81,6 +81,13 @@ class StructType:
 
     elements: tuple[tuple[str | None, Type], ...]
 
+    def __post_init__(self) -> None:
+        for name, _ in self.elements:
+            if (
+                name is not None and type(name) is not str
+            ):  # Values carry the names: they are text and no more.
+                raise TypeMismatch(f"the name {name!r} of an element is no plain text; give it as str")
+
     def __str__(self) -> str:
         return (
             f"<{','.join(str(kind) if name is None else f'{name}={kind}' for name, kind in self.elements)}>"

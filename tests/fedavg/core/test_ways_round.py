@@ -6,7 +6,15 @@ import functools
 import numpy as np
 import pytest
 
-from fedavg.core import PrivacyTypeError, local_computation
+from fedavg.core import (
+    SERVER,
+    PrivacyTypeError,
+    TypeMismatch,
+    federated_computation,
+    federated_eval,
+    local_computation,
+    to_type,
+)
 
 SEEN = []
 
@@ -72,3 +80,37 @@ def test_a_library_dispatches_to_no_users_function_unseen():
 def test_librarys_wrappers_hide_no_object(wrapper):
     with pytest.raises(PrivacyTypeError, match="of type Teller"):
         local_computation(returns=float)(wrapper(Teller()))
+
+
+class Box(str):
+    def __init__(self, _):
+        self.seen = []
+
+
+def box():
+    return Box("a")
+
+
+def labelled():
+    return np.zeros((), np.dtype("f8", metadata={"seen": []}))
+
+
+@pytest.mark.parametrize(
+    ("function", "form", "carrier"),
+    [(box, str, lambda value: value), (labelled, np.float64, lambda value: value.dtype.metadata)],
+)
+def test_a_value_carries_nothing_beside_its_contents(function, form, carrier):
+    """What the server made goes to every client; a list on it would come back with what they hold."""
+
+    @federated_computation
+    def program():
+        return federated_eval(local_computation(returns=form)(function), SERVER)
+
+    assert not hasattr(carrier(program()), "seen")
+    assert not carrier(program()) or carrier(program()) == "a"
+
+
+def test_the_names_of_elements_carry_nothing():
+    for make in (to_type, lambda kinds: local_computation(returns=kinds)):
+        with pytest.raises(TypeMismatch, match="no plain text"):
+            make({Box("a"): np.float64})
