@@ -267,6 +267,7 @@ def _attributes(kind: type) -> Iterator[tuple[str, Any]]:
     for base in kind.__mro__:
         if not _is_library(sys.modules.get(base.__module__)):
             made = dataclasses.is_dataclass(base) or hasattr(base, "_fields")
+            yield from _defaults(base)
             for name, value in vars(base).items():
                 function = isinstance(value, types.FunctionType)
                 if (
@@ -282,6 +283,15 @@ def _attributes(kind: type) -> Iterator[tuple[str, Any]]:
                     continue  # Python's own tables; looked at where they are named (`bytecode.dotted`).
                 if not special or callable(value) or isinstance(value, staticmethod | classmethod):
                     yield name, value
+
+
+def _defaults(kind: type) -> Iterator[tuple[str, Any]]:
+    """What a data class or named tuple puts where no value is given, or makes it with."""
+    yield from getattr(kind, "_field_defaults", {}).items()
+    for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+        for item in (field.default, field.default_factory):
+            if item is not dataclasses.MISSING:
+                yield field.name, staticmethod(item) if isinstance(item, types.FunctionType) else item
 
 
 def _is_library(module: types.ModuleType | None) -> bool:

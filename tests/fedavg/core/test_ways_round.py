@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -114,3 +116,47 @@ def test_the_names_of_elements_carry_nothing():
     for make in (to_type, lambda kinds: local_computation(returns=kinds)):
         with pytest.raises(TypeMismatch, match="no plain text"):
             make({Box("a"): np.float64})
+
+
+SHARED = []
+
+
+@dataclass(frozen=True)
+class Made:
+    seen: list = field(default_factory=lambda: SHARED)
+
+
+@dataclass(frozen=True)
+class Appended:
+    seen: list = field(default_factory=SHARED.copy)
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    write: object = SHARED.append
+
+
+class Named(NamedTuple):
+    seen: list = SHARED
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An ordinary one: every object has a list and a number of its own."""
+
+    seen: list = field(default_factory=list)
+    rate: float = field(default_factory=lambda: 0.5)
+    decay: float = 0.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [(Made, "SHARED"), (Appended, "seen"), (Slotted, "write"), (Named, "seen")]
+)
+def test_what_a_class_makes_its_fields_with_is_looked_at(kind, message):
+    with pytest.raises(PrivacyTypeError, match=f"captures .*{message}, of type list"):
+        local_computation(returns=float)(lambda v: (kind(), v)[1])
+
+
+def test_defaults_that_share_nothing_pass():
+    function = local_computation(returns=float)(lambda v: v * Settings().rate - Settings(decay=0.2).decay)
+    assert function(1.0) == 0.3
