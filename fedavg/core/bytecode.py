@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["attributes", "codes", "dotted", "loaded", "written"]
+__all__ = ["attributes", "codes", "dotted", "imported", "loaded", "written"]
 
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
 _GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME"}
@@ -76,9 +76,21 @@ def _names(step: dis.Instruction) -> tuple[str, ...]:
 def loaded(code: types.CodeType, names: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Global names that the code reads, and modules that it imports, each with what it is now."""
     for step in _steps(code):
-        where = names if step.opname in _GLOBALS else sys.modules if step.opname == "IMPORT_NAME" else {}
-        if step.argval in where:
-            yield step.argval, where[step.argval]
+        if step.opname in _GLOBALS and step.argval in names:
+            yield step.argval, names[step.argval]
+    for module, _ in imported(code, names):
+        if module in sys.modules:
+            yield module, sys.modules[module]
+
+
+def imported(code: types.CodeType, names: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Full names of the modules that the code imports, and what it takes from each."""
+    steps = _steps(code)
+    for level, taken, step in zip(steps, steps[1:], steps[2:], strict=False):
+        if step.opname == "IMPORT_NAME":
+            package = (names.get("__package__") or "").split(".")
+            above = package[: len(package) + 1 - level.argval] if level.argval else []
+            yield ".".join(filter(None, (*above, step.argval))), taken.argval or ()
 
 
 def dotted(code: types.CodeType, named: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -18,6 +18,7 @@ import builtins
 import dataclasses
 import enum
 import functools
+import importlib.util
 import os
 import sys
 import sysconfig
@@ -28,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from fedavg.core.bytecode import attributes, codes, dotted, loaded, written
+from fedavg.core.bytecode import attributes, codes, dotted, imported, loaded, written
 from fedavg.core.errors import PrivacyTypeError
 
 __all__ = ["LIBRARIES", "check_captures"]
@@ -147,6 +148,7 @@ class _Check:
         self.each(function.__name__, {**held, **vars(function)})
         for code in codes(function.__code__):
             self.behaviour(code, function.__code__, method=method)
+            self.imports(code, function.__globals__)
             named = {**held, **dict(loaded(code, {**vars(builtins), **function.__globals__}))}
             self.each(function.__name__, named)
             for name, value in named.items():
@@ -155,6 +157,21 @@ class _Check:
                     self.each(f"{function.__name__}.{name}", used)
             for place, owner, value in dotted(code, named):
                 self.reached(f"{function.__name__}.{place}", owner, value)
+
+    def imports(self, code: types.CodeType, names: Mapping[str, Any]) -> None:
+        """Refuse code that would load what is no library's: what is in it cannot be looked at before."""
+        for module, taken in imported(code, names):
+            found = sys.modules.get(module)
+            if found is None and not _is_installed(module.split(".")[0]):
+                missing = [module]
+            else:
+                ours = found is not None and not _is_library(found)
+                missing = [f"{module}.{name}" for name in taken if ours and not hasattr(found, name)]
+            for name in missing:
+                raise PrivacyTypeError(
+                    f"{self.name} imports {name}, which is not loaded, so that nobody can say what it holds; import it"
+                    " where the program is written"
+                )
 
     def behaviour(self, code: types.CodeType, outermost: types.CodeType, *, method: bool) -> None:
         """Refuse code that writes to what outlives it, or reaches what cannot be followed."""
@@ -292,6 +309,18 @@ def _defaults(kind: type) -> Iterator[tuple[str, Any]]:
         for item in (field.default, field.default_factory):
             if item is not dataclasses.MISSING:
                 yield field.name, staticmethod(item) if isinstance(item, types.FunctionType) else item
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package that need not be loaded is a library, or none at all."""
+    if package in sys.modules:
+        return _is_library(sys.modules[package])
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin in ("built-in", "frozen"):
+        return True
+    return all(
+        place.startswith(LIBRARIES) for place in spec.submodule_search_locations or [spec.origin or ""]
+    )
 
 
 def _is_library(module: types.ModuleType | None) -> bool:

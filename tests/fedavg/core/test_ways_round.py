@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import importlib
+import sys
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -160,3 +162,61 @@ def test_what_a_class_makes_its_fields_with_is_looked_at(kind, message):
 def test_defaults_that_share_nothing_pass():
     function = local_computation(returns=float)(lambda v: v * Settings().rate - Settings(decay=0.2).decay)
     assert function(1.0) == 0.3
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A user's package, with a module that is not loaded yet."""
+    (tmp_path / "users_own").mkdir()
+    (tmp_path / "users_own" / "__init__.py").write_text("")
+    (tmp_path / "users_own" / "state.py").write_text("seen = []\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in ("users_own", "users_own.state"):
+        sys.modules.pop(name, None)
+
+
+IMPORTS = [
+    "import users_own.state",
+    "import users_own.state as other",
+    "from users_own import state",
+    "from users_own.state import seen",
+    "from . import state",
+    "from .state import seen",
+]
+
+
+@pytest.mark.parametrize("line", IMPORTS)
+@pytest.mark.usefixtures("package")
+def test_a_users_module_is_loaded_before_it_is_imported_by_a_function(line):
+    space = {"__package__": "users_own", "__name__": "users_own.program"}
+    exec(f"def f(v):\n    {line}\n    return v", space)
+    with pytest.raises(PrivacyTypeError, match=r"imports users_own.*not loaded.*import it where"):
+        local_computation(returns=float)(space["f"])
+    importlib.import_module("users_own")
+    with pytest.raises(PrivacyTypeError, match=r"imports users_own\.state.*not loaded"):
+        local_computation(returns=float)(space["f"])
+
+
+@pytest.mark.usefixtures("package")
+def test_a_relative_import_is_followed():
+    importlib.import_module("users_own.state")
+    space = {"__package__": "users_own", "__name__": "users_own.program"}
+    exec("def f(v):\n    from .state import seen\n    seen.append(v)\n    return v", space)
+    with pytest.raises(PrivacyTypeError, match=r"captures users_own\.state\.seen, of type list"):
+        local_computation(returns=float)(space["f"])
+
+
+def test_libraries_are_imported_where_they_are_used():
+    def f(v):
+        import colorsys
+        import xml.dom.minidom
+        from email import charset
+
+        try:
+            import not_installed_anywhere
+        except ImportError:
+            not_installed_anywhere = None
+        return v if (colorsys, xml, charset) else not_installed_anywhere
+
+    assert local_computation(returns=float)(f)(1.0) == 1.0
