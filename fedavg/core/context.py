@@ -39,7 +39,7 @@ from fedavg.aggregation import Record, RoundSum, SecureAggregation
 from fedavg.client_data import ClientData
 from fedavg.core.computation import FederatedComputation, current_context, takes_clients
 from fedavg.core.errors import ExecutionError
-from fedavg.core.graph import Node, listing, upstream
+from fedavg.core.graph import Node, caller, listing, upstream
 from fedavg.core.local import checker
 from fedavg.core.plan import PrivacyReport, Stage, stages_of
 from fedavg.core.program import Arguments, ClientStage, ServerState, exact_sums, released
@@ -366,7 +366,7 @@ class Context:
                 program, position, state, clients, zeros={}, contributes=everybody, log=_log
             )
             state.advance(exact_sums(work, count))
-        warnings.warn(f"{computation.name}: {_INSECURE}", InsecureWarning, stacklevel=4)
+        _warn(f"{computation.name}: {_INSECURE}")
         return RunResult(_filled(computation.result, state), None, count, _INSECURE)
 
     def _drawn(self, counts: dp.ParticipationCounts, number: int, ids: Sequence[Any]) -> dict[int, bool]:
@@ -409,6 +409,13 @@ def _interrupts_wait() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
+
+
+def _warn(message: str) -> None:
+    """At the caller's line, and each time anew: `warnings.warn` would be silent about all but a line's first result."""
+    frame = caller()
+    module = frame.f_globals.get("__name__")
+    warnings.warn_explicit(message, InsecureWarning, frame.f_code.co_filename, frame.f_lineno, module)
 
 
 def _arguments(computation: FederatedComputation, arguments: Sequence[Any]) -> dict[Node, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
@@ -26,7 +27,7 @@ from fedavg.core.types import FederatedType
 if TYPE_CHECKING:
     from fedavg.core.local import LocalComputation
 
-__all__ = ["Label", "Node", "Noise", "Operation", "here", "listing", "upstream"]
+__all__ = ["Label", "Node", "Noise", "Operation", "caller", "here", "listing", "upstream"]
 
 Label = Literal["raw", "public", "noised"]
 Operation = Literal[
@@ -95,11 +96,17 @@ def listing(*roots: Node) -> str:
     return "\n".join(lines)
 
 
-def here() -> str:
-    """The user's line that is being traced: file, number and text."""
+def caller() -> types.FrameType:
+    """The innermost call that is in the user's own code."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(LIBRARIES):
         frame = frame.f_back
+    return frame
+
+
+def here() -> str:
+    """The user's line that is being traced: file, number and text."""
+    frame = caller()
     name, line = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(name, line).strip()
     return f"{Path(name).name}, line {line}" + (f": `{text}`" if text else "")

@@ -149,8 +149,12 @@ def federated_filter(value: Operand, keep: Function) -> Value:
     node, local = federated_zip(value).node, _local(keep)
     if node.type.placement != CLIENTS:
         raise TypeMismatch(f"{here()}: federated_filter chooses among clients; {node.type} is at the server")
-    if local.result_type(node.type.member) not in (TensorType("bool"), TensorType("int64")):
-        raise TypeMismatch(f"{here()}: {local} must return one truth value, True where the client is kept")
+    kind = local.result_type(node.type.member)
+    if kind != TensorType("bool"):
+        raise TypeMismatch(
+            f"{here()}: {local} must return one truth value, True where the client is kept, and returns {kind}; make it"
+            " bool(...)"
+        )
     return Value(judgement.derive("filter", node.type.member, CLIENTS, (node,), function=local))
 
 

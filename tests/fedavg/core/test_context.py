@@ -53,6 +53,18 @@ def context(**settings):
     return Context(**settings)
 
 
+def test_each_insecure_result_warns_at_the_callers_line():
+    """By Python's own filter, which shows a line's warning once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        with Context(insecure=True) as insecure:
+            for _ in range(3):
+                total([0.5, 0.25])
+                insecure.run(total, [0.5, 0.25])
+    assert [warning.filename for warning in caught] == [__file__] * 6
+    assert len({warning.lineno for warning in caught}) == 2
+
+
 def test_every_result_of_an_insecure_context_warns():
     insecure = Context(insecure=True)
     with pytest.warns(InsecureWarning, match="total: INSECURE.*without noise"):

@@ -20,6 +20,7 @@ from fedavg.core import (
     PrivacyTypeError,
     SequenceType,
     TensorType,
+    TypeMismatch,
     at_clients,
     at_server,
     federated_broadcast,
@@ -476,3 +477,11 @@ def test_a_sequence_is_summed_after_it_was_mapped_to_a_fixed_shape():
 
     with Context(insecure=True), pytest.warns(InsecureWarning):
         assert program([[1.0, 2.0], [], [3.0]]) == 3.0
+
+
+@pytest.mark.parametrize("keep", [lambda v: int(v > 0), lambda v: v, lambda v: np.array([v > 0])])
+def test_a_filter_that_gives_no_truth_value_is_refused_before_it_leaves_everybody_out(keep):
+    with pytest.raises(TypeMismatch, match=r"one truth value.*and returns .*make it bool"):
+        federated_computation(at_clients(float))(
+            lambda x: federated_sum(federated_clip(federated_filter(x, keep), l2=1.0))
+        )
