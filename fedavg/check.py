@@ -109,8 +109,8 @@ def _of_runs(
             Finding(
                 "impurity",
                 f"client {first} gave another update after client {last} had run: optimizer, schedule or"
-                " normalisation state is kept between clients, or the step draws from a random generator of its own"
-                " that is; make both anew in each call",
+                " normalisation state, or a random generator that the step made once, is kept between clients; make it"
+                " anew in each call",
             )
         )
     reported = runs[-1].metrics

@@ -32,7 +32,7 @@ def run(veilsum, tmp_path):
 
 
 def test_a_run_is_attacked_with_its_own_plan(veilsum, run):
-    ran = veilsum("audit", run / "run", "--canaries", 100, "--json")
+    ran = veilsum("audit", run / "run", "--canaries", 100, "--level", 1e-6, "--json")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     assert found["flagged"] == []
@@ -68,7 +68,11 @@ def test_the_server_statement_is_what_canaries_are_held_against(veilsum, run):
 def test_a_script_is_attacked(veilsum, tmp_path):
     script = tmp_path / "mine.py"
     script.write_text(SCRIPT)
-    found = json.loads(veilsum("audit", script, "--canaries", 60, "--plot", tmp_path / "p.png", "--json").out)
+    found = json.loads(
+        veilsum(
+            "audit", script, "--canaries", 60, "--plot", tmp_path / "p.png", "--level", 1e-6, "--json"
+        ).out
+    )
     assert found["flagged"] == []
     assert found["membership"] is None
     assert (tmp_path / "p.png").exists()
