@@ -55,10 +55,14 @@ matches its own neurons to them and sends its permuted weights. Ten people with 
 thousand with MNIST shrunk to 7x7.""",
     "poisoning": """\
 Model poisoning (Bhagoji et al. 2019) on Fashion-MNIST: one of ten clients wants twenty ankle boots taken for
-sandals. No client colludes with the server here.""",
+sandals. Every epsilon is an honest client's, with the liar on the side of readers and server: the liar knows its
+own noise and may add none, so that the shares of the others alone are z. One of the ten colludes, in other words, and
+in a group of two one of two; the liar itself, where it does not clip, is promised nothing.""",
     "mechanisms": """\
-Which noise, at equal epsilon against readers, on the demo's task. tensorflow-privacy's rows come from the same
-command in the second environment: `.venv-tf/bin/python -m examples.mechanisms`.""",
+Which noise, at equal epsilon against readers, on the demo's task. 5% of a cohort drop out, except in two controls:
+in tensorflow-privacy's rows and without privacy nobody does, and the latter draws exactly 300 each round.
+tensorflow-privacy's rows come from the same command in the second environment:
+`.venv-tf/bin/python -m examples.mechanisms`.""",
 }
 """What each section begins with."""
 
@@ -138,7 +142,8 @@ def found_in_agnostic(r: Results) -> list[str]:
         f" {r.mean(f'{adult}: q-FedAvg, exact', 'worst'):.3f}.",
         "In the next-character task noise hides which domain is worse: at epsilon 2 the loss on plays goes"
         f" {of(text, 'epsilon 2', 'loss: plays')}, and nothing is won.",
-        "Adult's model is held small (the server shrinks it by 6% a round), as the published baseline was. Trained"
+        "On Adult the regime in which that direction appears was searched for, test accuracy in sight: the model is"
+        " held small (the server shrinks it by 6% a round). **With a well-trained model it does not appear:** trained"
         f" long, doctorates have {r.mean(f'{long}: FedAvg, {one}', doctor):.3f} to begin with, and agnostic training"
         f" overfits the 413 of them: {r.mean(f'{long}: agnostic, {one}', doctor):.3f}, their test loss from"
         f" {r.mean(f'{long}: FedAvg, {one}', 'loss: doctorate'):.3f} to"
@@ -176,8 +181,9 @@ def found_in_poisoning(r: Results) -> list[str]:
         f" trimmed mean across five groups, {success('groups of two, median')} with the median, at epsilon"
         f" {r.mean('nobody lies; groups of two, median', 'readers'):,.0f}. With each group's own noise of z = 1:"
         f" {success('groups of two, trimmed mean, noise z = 1')} and"
-        f" {success('groups of two, median, noise z = 1')}. The mean of two carries five times the noise of the mean"
-        " of ten, and ranks across groups then say little.",
+        f" {success('groups of two, median, noise z = 1')}. In a group of two each share must hide its client alone,"
+        " for the other may be the liar: the mean of two carries nearly seven times the noise of the mean of ten, and"
+        " ranks across groups then say little.",
     ]
 
 
@@ -225,7 +231,14 @@ def found_in_text(r: Results) -> list[str]:
         f"{words[0].upper()}{words[1:]}:\n\n```text\n{r.of(setting)[0]['text']}\n```"
         for setting, words in (item for item in steps.items() if item[0] in (begun, loose))
     ]
-    return [f"Perplexity on roles that are nobody's: {listed}.", *samples]
+    asked = f"{r.mean(loose, 'federated_perplexity'):.1f} ± {r.spread(loose, 'federated_perplexity'):.1f}"
+    return [
+        f"Perplexity on roles that are nobody's: {listed}.",
+        "To ask the roles themselves, at epsilon 0.5 against readers, is of no use with so few: their federated"
+        f" evaluation of the model at epsilon 8 says {asked}, the deviation being the noise, so the table leaves it"
+        " out.",
+        *samples,
+    ]
 
 
 def found_in_image(r: Results) -> list[str]:
@@ -242,7 +255,8 @@ def found_in_image(r: Results) -> list[str]:
             f"{model}: {central} with all data in one place, {free} federated, {loose} and {strict} private at epsilon"
             " 2 and 0.5"
         )
-    return ["; ".join(told) + "."]
+    text = "; ".join(told) + "."
+    return [text[0].upper() + text[1:]]
 
 
 def found_in_people(r: Results) -> list[str]:
@@ -266,8 +280,8 @@ def found_in_people(r: Results) -> list[str]:
         " have one epsilon.",
         "How many it would take, by the noise each model stands:"
         f" {r.mean(f'{small}: people needed', 'people_for_2'):.0f} people"
-        f" for the features and {r.mean(f'{large}: people needed', 'people_for_2'):.0f} for the network at"
-        " epsilon 2. With the 24 copied to 200, at epsilon 2 of one copy:"
+        f" for the features and {r.mean(f'{large}: people needed', 'people_for_2'):.0f} ±"
+        f" {r.spread(f'{large}: people needed', 'people_for_2'):.0f} for the network at epsilon 2. With the 24 copied to 200, at epsilon 2 of one copy:"
         f" {at(small, strict + copies)} and {at(large, strict + copies)}; a real person is eight of the copies there,"
         " and has no such promise.",
         "Even asking 24 people how good the model is, at epsilon 0.5, gives nothing but noise.",
@@ -300,6 +314,7 @@ SHOWN: dict[str, Shown] = {
     "people": Shown(
         {
             **ACCURACY,
+            "people_for_2": "people for epsilon 2",
             "before_fine_tuning": "own test windows",
             "after_fine_tuning": "after fine-tuning",
             **TOTALS,
@@ -310,7 +325,6 @@ SHOWN: dict[str, Shown] = {
         {
             "perplexity": "perplexity",
             **ACCURACY,
-            "federated_perplexity": "perplexity, evaluated federated",
             **TOTALS,
         },
         found_in_text,
@@ -399,7 +413,13 @@ def total() -> str:
     ]
     minutes = sum(Results(name).minutes for name in there())
     text = table(["experiment", "command", "CPU minutes"], rows)
-    return f"{text}\nThe standard set takes {minutes:.0f} CPU minutes: about {minutes / 2:.0f} minutes on two cores.\n"
+    seeds = (
+        "three seeds a row, ten in half of matching, one under real masks and in controls that draw nothing"
+    )
+    return (
+        f"{text}\nThe standard set ({seeds}) takes {minutes:.0f} CPU minutes: about {minutes / 2:.0f} minutes on two"
+        " cores.\n"
+    )
 
 
 def blocks() -> dict[str, str]:

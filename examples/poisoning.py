@@ -8,6 +8,12 @@ can help; and a clip that each client applies by itself is applied by everybody 
 "Clipping enforced" stands for a proof of the norm that the server checks under the mask, which this library does not
 have: the rows say what it would be worth. All ten take part in every round.
 
+Every epsilon is an honest client's, against readers and server, the liar on their side: one of ten colludes. The liar
+knows its own noise share and, where its own code clips, adds none while it attacks; so its share is never counted, and
+the others' shares alone are z. In a group of two that is one share. The liar itself, unclipped, has no promise.
+
+Rounds, learning rate, epochs and clip were chosen by looking at this data, test accuracy included, without paying.
+
     python -m examples.poisoning
 """
 
@@ -105,33 +111,33 @@ def plan(size: int, members: int, noise_multiplier: float) -> AggregationPlan:
         cohort=members,
         privacy=privacy,
         noise_multiplier=noise_multiplier,
-        secure=fedavg.SecureAggregation(dropout=0.0, corruption=0.0, graph="complete"),
+        # The liar's noise may be missing, and it knows it: the shares of the others are enough.
+        secure=fedavg.SecureAggregation(dropout=0.0, corruption=1 / members, graph="complete"),
     )
 
 
 class SecureSums:
-    """Sums under masks. A liar who skips the clip hands its own integers to the same masks: nobody can tell.
+    """Sums under masks. A liar who skips clip and noise hands its own integers to the same masks: nobody can tell.
 
     Args:
-        noise: z of every sum.
-        liar_clips: Whether something makes client 0 clip.
+        noise: z of every sum, by the noise shares of all but the liar.
         masked: Whether the protocol is run, or its integers summed as they are.
         seed: Everything repeats.
     """
 
-    def __init__(self, noise: float, *, liar_clips: bool, masked: bool, seed: int) -> None:
-        self.noise, self.liar_clips, self.masked = noise, liar_clips, masked
+    def __init__(self, noise: float, *, masked: bool, seed: int) -> None:
+        self.noise, self.masked = noise, masked
         self.entropy, self.number = fedavg.RunEntropy.seeded(seed), 0
 
-    def __call__(self, vectors: dict[int, Vector]) -> Vector:
-        """The sum over some clients, noised."""
+    def __call__(self, vectors: dict[int, Vector], *, unbound: bool) -> Vector:
+        """The sum over some clients, noised; client 0 neither clips nor adds noise where it is `unbound`."""
         settled = plan(len(vectors[min(vectors)]), len(vectors), self.noise)
         self.number += 1
 
         def sent(client: int) -> NDArray[Any]:
             keystream = self.entropy.keystream("noise", self.number, client)
             ring = np.uint64((1 << settled.modulus_bits) - 1)
-            if client == 0 and not self.liar_clips:
+            if client == 0 and unbound:
                 integers = np.rint(vectors[client] * settled.encoding.scale("update")).astype(np.int64)
                 return integers.view(np.uint64) & ring
             return settled.encode({"update": vectors[client]}, keystream)
@@ -163,18 +169,24 @@ class Defence:
     liar_clips: bool = False
     groups: str = "all"
 
-    def combine(self, vectors: list[Vector], sums: SecureSums, dice: np.random.Generator) -> Vector:
+    def combine(
+        self, vectors: list[Vector], sums: SecureSums, dice: np.random.Generator, *, attacked: bool
+    ) -> Vector:
         """The server's step."""
         if self.noise is None:
             return np.mean(vectors, axis=0)
+
+        def summed(members: list[int]) -> Vector:
+            return sums({i: vectors[i] for i in members}, unbound=attacked and not self.liar_clips)
+
         if self.groups == "all":
-            return sums(dict(enumerate(vectors))) / CLIENTS
+            return summed(list(range(CLIENTS))) / CLIENTS
         pairs = np.sort(dice.permutation(CLIENTS).reshape(5, 2), axis=1)
-        ranked = np.sort([sums({i: vectors[i] for i in pair.tolist()}) / 2 for pair in pairs], axis=0)
+        ranked = np.sort([summed(pair.tolist()) / 2 for pair in pairs], axis=0)
         return ranked[2] if self.groups == "median" else ranked[1:-1].mean(axis=0)
 
     def promise(self, size: int, rounds: int) -> dict[str, float]:
-        """Epsilon against readers and server alike: everybody is in every round."""
+        """An honest client's epsilon, the liar's noise not counted; all are in every round: readers' is server's."""
         if self.noise is None:
             return {}
         members = CLIENTS if self.groups == "all" else 2
@@ -201,13 +213,14 @@ def run(defence: Defence, attack: str, task: Task, seed: int, *, masked: bool = 
     """Train, the first client lying from the second half on; the mean of the last quarter of the rounds counts."""
     weights: Any = task.model.initial()
     rng = np.random.default_rng(seed)
-    sums = SecureSums(defence.noise or 0.0, liar_clips=defence.liar_clips, masked=masked, seed=seed)
+    sums = SecureSums(defence.noise or 0.0, masked=masked, seed=seed)
     success = []
     for number in range(task.rounds):
         vectors = [task.honest(weights, client) for client in range(CLIENTS)]
-        if attack != NOBODY and number >= task.rounds // 2:
+        attacked = attack != NOBODY and number >= task.rounds // 2
+        if attacked:
             vectors[0] = task.boosted(weights) if attack == BOOSTED else task.stealthy(weights)
-        step = defence.combine(vectors, sums, rng)
+        step = defence.combine(vectors, sums, rng, attacked=attacked)
         weights = unflat(flat(weights) + step, weights)
         success.append(task.success(weights))
     last = success[-max(1, task.rounds // 4) :]

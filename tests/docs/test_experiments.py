@@ -9,7 +9,7 @@ from docs import make_experiments
 from docs.experiment_plots import PLOTS, digest_in, picture
 from docs.experiment_results import FOLDER, Results, names
 from docs.generated import blocks_in
-from examples.experiment import SEEDS
+from examples.experiment import SEEDS, code_of
 
 PAGE = make_experiments.PAGE.read_text()
 BLOCKS = make_experiments.blocks()
@@ -43,6 +43,13 @@ def test_results_are_complete(name):
     private = [trial for trial in trials if "readers" in trial]
     assert len({round(trial["readers"], 1) for trial in private}) >= 2
     assert all(trial["delta"] <= 1e-4 and "server" in trial for trial in private)
+
+
+@pytest.mark.parametrize("name", make_experiments.there())
+def test_results_are_of_the_script_as_it_is(name):
+    assert {trial.get("code") for trial in Results(name).trials} == {code_of(name)}, (
+        f"run python -m examples.{name}"
+    )
 
 
 def test_figures_of_findings_move_with_the_results(tmp_path, monkeypatch):
