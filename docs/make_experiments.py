@@ -281,7 +281,8 @@ def found_in_people(r: Results) -> list[str]:
         "How many it would take, by the noise each model stands:"
         f" {r.mean(f'{small}: people needed', 'people_for_2'):.0f} people"
         f" for the features and {r.mean(f'{large}: people needed', 'people_for_2'):.0f} ±"
-        f" {r.spread(f'{large}: people needed', 'people_for_2'):.0f} for the network at epsilon 2. With the 24 copied to 200, at epsilon 2 of one copy:"
+        f" {r.spread(f'{large}: people needed', 'people_for_2'):.0f} for the network at epsilon 2."
+        " With the 24 copied to 200, at epsilon 2 of one copy:"
         f" {at(small, strict + copies)} and {at(large, strict + copies)}; a real person is eight of the copies there,"
         " and has no such promise.",
         "Even asking 24 people how good the model is, at epsilon 0.5, gives nothing but noise.",
