@@ -6,10 +6,14 @@ out of the masks, and a captured array may be somebody's data. Allowed are const
 frozen dataclasses, and functions of which the same holds; everything else comes in as an argument, where its type and
 its label are checked.
 
-What this cannot see: what a library does behind a call, a constant that somebody made of a client's value before the
-program was written, one array given to several clients as their data and written into, and code that is out to hide
-(objects handed to functions that write into whatever they get, patched classes). It is there for mistakes. Where
-clients are other machines, these share no memory with the server anyway.
+What this cannot see: what a library does behind a call, with its own settings, caches and files and those of the process
+(`torch.set_default_dtype`, `decimal.getcontext`, `warnings.warn`, `os.putenv`; the global generators of Python, numpy
+and torch are each client's own, see `fedavg.own_dice`); a constant that somebody made of a client's value before or
+while the program was written (`l2=max(data)`: the traced function's own captures are not looked at); one array given to
+several clients as their data and written into; memory that `np.empty` finds; and code that is out to hide (names
+reached by `match`, a loop or `operator.methodcaller`, objects handed to functions that write into whatever they get,
+patched classes). It is there for mistakes. Where clients are other machines, these share no memory with the server
+anyway.
 """
 
 from __future__ import annotations
@@ -48,7 +52,8 @@ _REACHING_MODULES = {
     "__main__", "_thread", "atexit", "builtins", "contextvars", "ctypes", "gc", "importlib", "inspect", "sys",
     "threading", "traceback", "weakref",
 }  # fmt: skip
-_DICE = {"random", "numpy.random"}
+_DICE = {"random", "numpy.random", "numpy.random.mtrand"}
+_SETTERS = (np.seterr, np.seterrcall, np.setbufsize, np.set_printoptions)
 _GENERATED = {
     "__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__lt__", "__le__", "__gt__", "__ge__",
     "__new__", "__getnewargs__", "__replace__",
@@ -135,6 +140,11 @@ class _Check:
 
     def function(self, path: str, function: types.FunctionType, *, method: bool) -> None:
         held = _held(function)
+        if function in _SETTERS:
+            raise PrivacyTypeError(
+                f"{self.name} uses numpy's {function.__name__}, a setting that all share: what one client sets, the"
+                " next would compute with; use `with np.errstate(...)` or `with np.printoptions(...)`"
+            )
         if function.__code__.co_filename.startswith(LIBRARIES):
             # A library's decorator around what is a user's, however far in.
             inner = [(name, item) for name, item in _inside(function) if _reaches_users(item)]
@@ -197,7 +207,8 @@ class _Check:
             )
         home = owner if is_module else sys.modules.get(getattr(owner, "__module__", None) or "")
         users = isinstance(owner, types.ModuleType | type) and not _is_library(home)
-        if users or isinstance(value, (*_CONTAINERS, types.ModuleType)) or _is_users(value):
+        setter = isinstance(value, types.FunctionType) and value in _SETTERS
+        if users or setter or isinstance(value, (*_CONTAINERS, types.ModuleType)) or _is_users(value):
             self.value(path, value)
 
     def refuse(self, path: str, value: Any) -> None:

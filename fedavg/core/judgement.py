@@ -17,8 +17,11 @@ The rules, each enforced where the expression is written and before any data exi
 8. No function captures what could hold a client's value, or carry it out (`fedavg.core.captures`).
 
 Guarantee: the result of a program that type-checks depends on a client's data only through its private aggregations,
-each of L2 sensitivity at most the bound in its type, under zero-out adjacency. It holds for the expressions; what a
-function's body does behind them (files, sockets, modules) is the client's own software, as everywhere.
+each of L2 sensitivity at most the bound in its type, under zero-out adjacency. It holds for the expressions, and for
+bounds, constants and a program that were chosen without looking at clients' data: `federated_clip(x, l2=max(data))` and
+`federated_value(max(data), SERVER)` tell the largest value, and nothing here can see it. What a function's body does
+behind the expressions (files, sockets, a library's settings) is the client's own software, as everywhere;
+`fedavg.core.captures` has the list of what rule 8 does not see.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from numpy import set_printoptions
 
 from fedavg.core import (
     SERVER,
@@ -220,3 +221,30 @@ def test_libraries_are_imported_where_they_are_used():
         return v if (colorsys, xml, charset) else not_installed_anywhere
 
     assert local_computation(returns=float)(f)(1.0) == 1.0
+
+
+def warning_settings(v):
+    np.seterr(all="raise")
+    return v
+
+
+def digits(v):
+    set_printoptions(precision=int(v))
+    return v
+
+
+def a_generator_in_another_place(v):
+    return v + np.random.mtrand.normal()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (warning_settings, "seterr, a setting"),
+        (digits, "set_printoptions, a setting"),
+        (a_generator_in_another_place, "a generator"),
+    ],
+)
+def test_what_one_client_sets_no_other_computes_with(function, message):
+    with pytest.raises(PrivacyTypeError, match=f"{message} that all share"):
+        local_computation(returns=float)(function)
