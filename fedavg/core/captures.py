@@ -6,7 +6,7 @@ out of the masks, and a captured array may be somebody's data. Allowed are const
 frozen dataclasses, and functions of which the same holds; everything else comes in as an argument, where its type and
 its label are checked.
 
-What this cannot see: what a library does behind a call, with its own settings, caches and files and those of the process
+What this cannot see: what a library does behind a call, with settings, caches and files, its own and the process's
 (`torch.set_default_dtype`, `decimal.getcontext`, `warnings.warn`, `os.putenv`; the global generators of Python, numpy
 and torch are each client's own, see `fedavg.own_dice`); a constant that somebody made of a client's value before or
 while the program was written (`l2=max(data)`: the traced function's own captures are not looked at); one array given to
