@@ -414,9 +414,7 @@ def total() -> str:
     ]
     minutes = sum(Results(name).minutes for name in there())
     text = table(["experiment", "command", "CPU minutes"], rows)
-    seeds = (
-        "three seeds a row, ten in half of matching, one under real masks and in controls that draw nothing"
-    )
+    seeds = "three seeds a row, ten in half of matching, one under real masks, of copies and in agnostic's controls"
     return (
         f"{text}\nThe standard set ({seeds}) takes {minutes:.0f} CPU minutes: about {minutes / 2:.0f} minutes on two"
         " cores.\n"
