@@ -102,12 +102,13 @@ class _Check:
                 pass  # One made of a Python function, which could be any, takes objects alone.
             case enum.Enum():
                 self.each(path, vars(value))
+                self.instance(path, value)
             case types.ModuleType() if value.__name__.split(".")[0] not in _REACHING_MODULES:
                 pass  # Its attributes are checked where they are used, unless it is a library.
             case type():
                 for name, item in _attributes(value):
                     self.value(f"{path}.{name}", item, method=True)
-                self.value(path, type(value))
+                self.instance(path, value)
             case staticmethod() | classmethod():
                 self.value(path, value.__func__)
             case property():
@@ -126,13 +127,22 @@ class _Check:
                 self.each(path, dict(enumerate((value.__origin__, *value.__args__))))
             case tuple() | frozenset():
                 self.each(path, {**dict(enumerate(value)), **getattr(value, "__dict__", {})})
-                self.value(path, type(value))
+                self.instance(path, value)
             case _ if _is_frozen(value):
                 held = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 self.each(path, {**held, **getattr(value, "__dict__", {})})
-                self.value(path, type(value))
+                self.instance(path, value)
             case _:
                 self.refuse(path, value)
+
+    def instance(self, path: str, value: Any) -> None:
+        """Look at the class of an object from outside, whose methods must not write into it either."""
+        for name, item in _attributes(type(value)):
+            methods = (item.fget, item.fset, item.fdel) if isinstance(item, property) else (item,)
+            for method in methods:
+                if isinstance(method, types.FunctionType) and name not in ("__init__", "__new__"):
+                    self.value(f"{path}.{name}", method)
+        self.value(path, type(value))
 
     def each(self, path: str, items: Mapping[Any, Any]) -> None:
         for key, item in items.items():

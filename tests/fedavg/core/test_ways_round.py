@@ -1,6 +1,7 @@
 """Ways round the masks behind a library's wrapper, in a value's own form, or in what was not looked at yet."""
 
 import contextlib
+import enum
 import functools
 import importlib
 import sys
@@ -248,3 +249,68 @@ def a_generator_in_another_place(v):
 def test_what_one_client_sets_no_other_computes_with(function, message):
     with pytest.raises(PrivacyTypeError, match=f"{message} that all share"):
         local_computation(returns=float)(function)
+
+
+class Keeping:
+    def keep(self, v):
+        self.leak = v
+        return v
+
+    @property
+    def kept(self):
+        self.leak = 1.0
+        return self.leak
+
+
+class KeepingPair(Keeping, tuple):
+    pass
+
+
+@dataclass(frozen=True)
+class Rate:
+    rate: float = 0.5
+
+
+class KeepingFrozen(Keeping, Rate):
+    """Frozen for its base's fields only."""
+
+
+class KeepingEnum(Keeping, enum.Enum):
+    ONE = 1
+
+    def __init__(self, number):
+        self.half = number / 2
+
+
+class KeepingMeta(type):
+    def keep(self, v):
+        self.leak = v
+        return v
+
+
+class KeepingClass(metaclass=KeepingMeta):
+    pass
+
+
+KEEPERS = [KeepingPair(), KeepingFrozen(), KeepingEnum.ONE, KeepingClass]
+
+
+@pytest.mark.parametrize("keeper", KEEPERS, ids=lambda keeper: type(keeper).__name__)
+def test_an_object_from_outside_writes_nothing_into_itself(keeper):
+    """What a client left in it a function at the server would read."""
+    with pytest.raises(PrivacyTypeError, match=r"writes to 'self\.leak'"):
+        local_computation(returns=float)(lambda v: sum(held.keep(v) for held in (keeper,)))
+
+
+class Halves(enum.Enum):
+    ONE = 1
+
+    def __init__(self, number):
+        self.half = number / 2
+
+    def of(self, v):
+        return v * self.half
+
+
+def test_an_enumeration_may_be_made_with_numbers_of_its_own():
+    assert local_computation(returns=float)(lambda v: Halves.ONE.of(v))(3.0) == 1.5
