@@ -5,8 +5,9 @@
 
 A trial is a setting and a seed. Its result is written to `OUTPUT/NAME.json` when it ends, with a digest of the code
 that made it: the script and what it takes from `examples`, without comments and docstrings. Trials that are there
-already are not run again, unless that code has changed since. A change of the library does not count: delete the file
-to have everything run anew. `python -m docs.make_experiments` turns these files into `docs/experiments.md`.
+already are not run again, unless that code has changed since. A change of the library does not count, nor can one be
+seen in a notebook: delete the file to have everything run anew. `python -m docs.make_experiments` turns these files
+into `docs/experiments.md`.
 """
 
 from __future__ import annotations
@@ -101,10 +102,10 @@ def code_of(name: str) -> str:
     Not in it: comments, docstrings, layout, this harness, and the library.
 
     Args:
-        name: Of the experiment.
+        name: Of the experiment, which its script has, too.
 
     Returns:
-        16 hexadecimal digits.
+        16 hexadecimal digits; always the same for a name that is no script here.
     """
     todo, found = [name], dict[str, Any]()
     while todo:

@@ -52,6 +52,7 @@ def test_code_is_what_a_script_and_what_it_imports_do(tmp_path, monkeypatch):
     assert digest(script, part.replace("rate):", 'rate):\n    """Text."""')) == first
     assert digest(script.replace("= 1", "= 2"), part) != first
     assert digest(script, part.replace("return rate", "return -rate")) != first
+    assert experiment.code_of("a notebook's") == experiment.code_of("another's") != first
 
 
 @pytest.mark.parametrize("members", [2, poisoning.CLIENTS])
