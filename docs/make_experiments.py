@@ -62,7 +62,8 @@ in a group of two one of two; the liar itself, where it does not clip, is promis
 Which noise, at equal epsilon against readers, on the demo's task. 5% of a cohort drop out, except in two controls:
 in tensorflow-privacy's rows and without privacy nobody does, and the latter draws exactly 300 each round.
 tensorflow-privacy's rows come from the same command in the second environment:
-`.venv-tf/bin/python -m examples.mechanisms`.""",
+`.venv-tf/bin/python -m examples.mechanisms`. A seed deals the data in them but does not draw the cohorts: they vary a
+little from run to run.""",
 }
 """What each section begins with."""
 

@@ -22,7 +22,7 @@ CLIP, NOISE_MULTIPLIER, DELTA = 0.3, 1.5, 1e-5
 def main(dataset="mnist", clients=3000, cohort=300, rounds=50, noise_multiplier=NOISE_MULTIPLIER, seed=None):
     data = images(dataset, clients=clients, seed=seed or 0)
     if seed is not None:
-        tf.random.set_seed(seed)  # A simulation: it repeats.
+        tf.random.set_seed(seed)  # The noise; cohorts are drawn anew each time, so figures vary a little.
     weights = {"w": np.zeros((data.features, 10), np.float32), "b": np.zeros(10, np.float32)}
     velocity = {name: np.zeros_like(value) for name, value in weights.items()}
     sampler = dp.PaddedPoisson(population=clients, expected=cohort)
