@@ -250,14 +250,14 @@ class AggregationPlan:
         all_seeds = []
         own = self.own_dice(number, entropy).before(values)
         at_once = max(1, _VALUES_AT_ONCE // self.encoding.dimension)
-        for start in range(0, len(clients), at_once):
-            # A few clients train, then all of these are noised: either keeps the processor's cache to itself.
-            with kept():
+        with kept():
+            for start in range(0, len(clients), at_once):
+                # A few clients train, then all of these are noised: either keeps the processor's cache to itself.
                 held = [(client, own(client)) for client in clients[start : start + at_once]]
-            for client, value in held:
-                seeds = [entropy.secret("seed", number, client, part + 1) for part in range(self._seeds)]
-                total += self._noised(value, entropy.keystream("noise", number, client), seeds)
-                all_seeds.append(seeds)
+                for client, value in held:
+                    seeds = [entropy.secret("seed", number, client, part + 1) for part in range(self._seeds)]
+                    total += self._noised(value, entropy.keystream("noise", number, client), seeds)
+                    all_seeds.append(seeds)
         return UnmaskedPart(total, len(clients), all_seeds)
 
     def unmasked_sum(

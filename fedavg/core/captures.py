@@ -9,11 +9,10 @@ its label are checked.
 What this cannot see: what a library does behind a call, with settings, caches and files, its own and the process's
 (`torch.set_default_dtype`, `decimal.getcontext`, `warnings.warn`, `os.putenv`; the global generators of Python, numpy
 and torch are each client's own, see `fedavg.own_dice`); a constant that somebody made of a client's value before or
-while the program was written (`l2=max(data)`: the traced function's own captures are not looked at); one array given to
-several clients as their data and written into; memory that `np.empty` finds; and code that is out to hide (names
-reached by `match`, a loop or `operator.methodcaller`, objects handed to functions that write into whatever they get,
-patched classes). It is there for mistakes. Where clients are other machines, these share no memory with the server
-anyway.
+while the program was written (`l2=max(data)`: the traced function's own captures are not looked at); memory that
+`np.empty` finds; and code that is out to hide (names reached by `match`, a loop or `operator.methodcaller`, objects
+handed to functions that write into whatever they get, patched classes). It is there for mistakes. Where clients are
+other machines, these share no memory with the server anyway.
 """
 
 from __future__ import annotations

@@ -310,9 +310,8 @@ def _fetch(data: ClientData, node: Node) -> _Operation:
     check, ids, for_client = checker(node.type.member), data.client_ids, data.for_client
 
     def fetch(position: int, _: list[Any]) -> Any:
-        return copied(
-            check(for_client(ids[position]))
-        )  # Its own, even where one object was given to several.
+        # Its own, even where one object was given to several.
+        return copied(check(for_client(ids[position])))
 
     return fetch
 

@@ -101,6 +101,8 @@ def digest(value: Any) -> bytes:
 
 def copied(value: Any) -> Any:
     """A value that shares no memory with another."""
+    if type(value) is np.ndarray:
+        return value.copy()
     if isinstance(value, Mapping):
         return {name: copied(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
