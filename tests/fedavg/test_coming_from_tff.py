@@ -14,7 +14,9 @@ def test_the_journey_runs_as_it_is_written(capsys):
     names = {}
     for snippet in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(snippet, "docs/coming-from-tff.md", "exec"), names)
-    assert names["accuracy"] > 0.15  # Chance is 0.1, give or take 0.016; three noisy rounds reach 0.28 to 0.56.
+    assert (
+        names["accuracy"] > 0.15
+    )  # Chance is 0.1, give or take 0.016; three noisy rounds reach 0.28 to 0.56.
     assert names["delta"] == 2e-3
     assert 0 < names["epsilon"].readers < names["epsilon"].server
     printed = capsys.readouterr().out
