@@ -1,8 +1,8 @@
-"""Make the pictures of the README and the tutorials: `python docs/make_images.py [RUN_FOLDER]` after `make demo`.
+"""Make all pictures of the documentation: `python docs/make_images.py [RUN_FOLDER]` after `make demo`.
 
 `plan.png` is what `veilsum budget plan --plot` draws. `report.png` is a screenshot of the run's report, cut to its
-first part, and needs a Chromium (Debian's package `chromium`). The experiments' plots are made by
-`docs/make_experiments.py`.
+first part, and needs a Chromium (Debian's package `chromium`). The experiments' plots come from their kept results,
+with the page that shows them (`docs/make_experiments.py`).
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     plan(IMAGES / "plan.png")
     print(f"wrote {IMAGES / 'plan.png'}")
+    subprocess.run([sys.executable, "-m", "docs.make_experiments"], check=True, cwd=IMAGES.parents[1])
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "veilsum-runs/demo")
     page = run / "public" / "report.html"
     if not page.is_file():
