@@ -36,7 +36,7 @@ DROPOUT_STAGES = ("advertise", "share", "masked_input", "unmask")
 Record = Callable[[str, int, bytes], None]  # (stage, sender, what the server received)
 Values = Mapping[str, ArrayLike]
 _RULE = "veilsum excess noise 1"
-_VALUES_AT_ONCE = 1 << 20
+_VALUES_AT_ONCE = 1 << 21
 _WORD_BITS = 32
 
 
@@ -248,7 +248,7 @@ class AggregationPlan:
         """What some clients' vectors add up to, without masks; arguments are those of `sum_round`."""
         total = np.zeros(self.encoding.dimension, np.int64)
         all_seeds = []
-        own = self.own_dice(number, entropy).before(values)
+        own, keystream = self.own_dice(number, entropy).before(values), entropy.keystreams("noise", number)
         at_once = max(1, _VALUES_AT_ONCE // self.encoding.dimension)
         with kept():
             for start in range(0, len(clients), at_once):
@@ -256,7 +256,7 @@ class AggregationPlan:
                 held = [(client, own(client)) for client in clients[start : start + at_once]]
                 for client, value in held:
                     seeds = [entropy.secret("seed", number, client, part + 1) for part in range(self._seeds)]
-                    total += self._noised(value, entropy.keystream("noise", number, client), seeds)
+                    total += self._noised(value, keystream(client), seeds)
                     all_seeds.append(seeds)
         return UnmaskedPart(total, len(clients), all_seeds)
 

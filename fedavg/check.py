@@ -92,19 +92,22 @@ def check(
 def _of_runs(
     step: Step, spec: TreeSpec, flat: NDArray[Any], data: ClientData, bounds: Mapping[str, float]
 ) -> list[Finding]:
-    """What shows when the first two clients run, and the first again."""
+    """What shows when the first two clients run, and the first again, after a call that only gets things going.
+
+    At a first call libraries build and compile, and Keras draws while it does: that is nobody's data.
+    """
     first, last = data.client_ids[0], data.client_ids[min(1, len(data) - 1)]
     runs: list[Trained] = []
     dice = OwnDice(bytes(32))
     with kept():
-        for position, client_id in ((0, first), (1, last), (0, first)):
+        for position, client_id in ((0, first), (0, first), (1, last), (0, first)):
             dice.throw(position)  # As in a run: each client has global generators of its own.
             try:
                 runs.append(run_step(step, spec, flat, data.for_client(client_id), metrics=bounds))
             except StepError as error:
                 raise StepError(f"client {client_id}: {error}") from error
         findings = _mutation(step, spec, flat, data.for_client(first))
-    if not np.array_equal(runs[0].delta, runs[2].delta):
+    if not np.array_equal(runs[1].delta, runs[3].delta):
         findings.append(
             Finding(
                 "impurity",

@@ -10,6 +10,7 @@ statements say "simulation, no guarantee".
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +62,20 @@ class RunEntropy:
         if root is None:
             return dp.Keystream()
         return dp.Keystream.seeded(root.derive("keystream", *labels)(32))
+
+    def keystreams(self, *labels: str | int) -> Callable[[int], dp.Keystream]:
+        """Streams for the rounding and noise of clients that one process plays, by client, each asked for once.
+
+        Seeded ones are those that `keystream` names by the client. The operating system's are one stream that all draw
+        from in turn: no two clients draw the same words, and a key for each would add nothing.
+
+        Args:
+            labels: What they are for.
+        """
+        if self.is_seeded:
+            return lambda client: self.keystream(*labels, client)
+        shared = dp.Keystream()
+        return lambda _: shared
 
     def secret(self, *labels: str | int) -> bytes:
         """32 secret bytes, such as a seed that the protocol would have shared.

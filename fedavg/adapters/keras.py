@@ -2,7 +2,9 @@
 
 Works with Keras 3 (any backend) and Keras 2.15. The one model is reused for every client in this process; before each
 client its weights and its *optimizer's* variables are set back, because a compiled model carries momentum and the step
-count of the schedule from one `fit` to the next.
+count of the schedule from one `fit` to the next. The generators inside its layers (dropout's, in Keras 3) begin anew
+from numpy's global one, which each client has to itself: neither do all clients drop the same units, nor does what one
+draws depend on another's data. In Keras 2 they do drop the same if the script seeds TensorFlow: leave it unseeded there.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from fedavg.model import FunctionalModel
 
 __all__ = ["from_keras", "model_from_keras"]
 
+_GENERATOR = "seed_generator_state"
 _Weights = Mapping[str, NDArray[Any]]
 _Kept = tuple[Sequence[str], Sequence[NDArray[Any]]]
 
@@ -41,6 +44,7 @@ def from_keras(
         fit: Your call, `fit(model, data)`; `model.fit(*data, verbose=0)`, one epoch, when None. It may return metrics,
             or the `History` that `model.fit` returns, whose last values are then the metrics.
         buffers: What becomes of batch-norm statistics and other non-trainable variables: "refuse", "keep", "average".
+            The generators of dropout and noise layers are none of these.
 
     Returns:
         A step; `step.weights` are the initial weights, by position and name; `step.evaluate` is `model.evaluate`, for
@@ -63,8 +67,9 @@ class _Trainer:
         buffers: Buffers,
         kept: _Kept | None = None,
     ) -> None:
-        trainable, held = _named(model.trainable_variables), _named(model.non_trainable_variables)
+        trainable, held = _named(model.trainable_variables), _named(_buffers(model))
         check_buffers(buffers, list(held))
+        self._generators = _generators(model)
         floats = {name: value for name, value in held.items() if _array(value).dtype.kind == "f"}
         self._model, self._fit, self._buffers = model, fit, buffers
         self._travelling = {**trainable, **(floats if buffers == "average" else {})}
@@ -103,6 +108,7 @@ class _Trainer:
             variable.assign(value)
         for name, variable in self._travelling.items():
             variable.assign(weights[name])
+        _begin_anew(self._generators)
 
 
 def model_from_keras(
@@ -130,8 +136,9 @@ def model_from_keras(
         raise ParameterError(
             "a functional model keeps no buffers to average; use from_keras, or buffers='keep'"
         )
-    trainable, held = _named(model.trainable_variables), _named(model.non_trainable_variables)
+    trainable, held = _named(model.trainable_variables), _named(_buffers(model))
     check_buffers(buffers, list(held))
+    generators = _generators(model)
     initial = {name: _array(variable) for name, variable in trainable.items()}
     kept = [(variable, _array(variable)) for variable in held.values()]
     gradients = _gradients(model)
@@ -141,6 +148,7 @@ def model_from_keras(
             variable.assign(value)
         for name, variable in trainable.items():
             variable.assign(weights[name])
+        _begin_anew(generators)
 
     def loss_and_gradient(weights: _Weights, batch: Any) -> tuple[float, _Weights]:
         load(weights)
@@ -210,6 +218,22 @@ def _named(variables: Any) -> dict[str, Any]:
         f"{position:04d} {getattr(variable, 'path', variable.name).replace('/', '.')}": variable
         for position, variable in enumerate(variables)
     }
+
+
+def _buffers(model: Any) -> list[Any]:
+    """Variables that training changes without a gradient; the state of a generator is none of these."""
+    return [variable for variable in model.non_trainable_variables if variable.name != _GENERATOR]
+
+
+def _generators(model: Any) -> list[Any]:
+    """State of the generators inside Keras 3's layers, two integers each; Keras 2 keeps its own elsewhere."""
+    return [variable for variable in model.non_trainable_variables if variable.name == _GENERATOR]
+
+
+def _begin_anew(generators: list[Any]) -> None:
+    for variable in generators:
+        state = np.random.randint(1 << 31, size=2)
+        variable.assign(state.astype(str(variable.dtype)))
 
 
 def _optimizer_variables(model: Any) -> list[Any]:

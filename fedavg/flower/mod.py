@@ -15,6 +15,7 @@ Not here: what is answered (`fedavg.flower.node`).
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from fedavg.flower.wire import (
     write_reply,
 )
 from fedavg.layout import Contribution
+from fedavg.own_dice import OwnDice, kept
 from fedavg.pytree import TreeSpec
 from fedavg.step import run_step
 
@@ -174,7 +176,10 @@ def _train(plan: RoundPlan, request: Request, message: Message, context: Context
     message.content = records
 
     def step(_: Any, __: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        reply = app(message, context)
+        with kept():
+            # Flower's simulations play many nodes in one process: what one draws must not depend on another's data.
+            OwnDice(os.urandom(32)).throw(0)
+            reply = app(message, context)
         if reply.has_error():
             raise WireError("the app answered with an error")
         return arrays_of(reply.content)[1], _metrics(reply.content)

@@ -7,7 +7,8 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from fedavg import ParameterError, check, from_keras  # noqa: E402
+import dp  # noqa: E402
+from fedavg import Federation, ParameterError, RunEntropy, SecureAggregation, check, from_keras  # noqa: E402
 from fedavg.adapters import model_from_keras  # noqa: E402
 
 
@@ -110,3 +111,78 @@ def test_a_step_can_be_taken_to_another_process_after_it_has_trained():
     gone, _ = there(there.weights, client(1))
     for mine, theirs in zip(here.values(), gone.values(), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+
+
+def dropping(seed=None):
+    """A model whose layers draw at random."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Input((4,)), keras.layers.Dense(30, "tanh"), keras.layers.Dropout(0.5, seed=seed)]
+    model = keras.Sequential([*layers, keras.layers.GaussianNoise(0.5, seed=seed), keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.SGD(1.0), loss=loss)
+    return model
+
+
+def trained_in_a_run(clients, *, rounds=1, seed=None, globally=True):
+    """What each client's step returns while all are played in this process, by round."""
+    step = from_keras(
+        dropping(seed),
+        lambda model, data: model.fit(*data, batch_size=8, shuffle=globally, verbose=0) and None,
+    )
+    if not globally and hasattr(keras.backend, "clear_session") and keras.__version__ < "3":
+        from tensorflow.python.eager import context
+
+        context.set_global_seed(None)
+    seen = []
+
+    def watched(weights, data):
+        trained = step(weights, data)
+        seen.append(np.concatenate([array.ravel() for array in trained.values()]))
+        return trained
+
+    federation = Federation(
+        watched, clients, weights=step.weights, rounds=rounds, sampler=dp.PaddedPoisson(len(clients), len(clients)),
+        privacy=dp.Privacy(noise_multiplier=0.02, delta=1e-3, l2_clip_norm=1.0), entropy=RunEntropy.seeded(3),
+        secure=SecureAggregation.ideal(dropout=0.0, corruption=0.0),
+    )  # fmt: skip
+    for _ in range(rounds):
+        federation.run_round()
+    return seen
+
+
+def examples(count):
+    x, y = client(7)
+    return np.repeat(x, count // 8, axis=0), np.repeat(y, count // 8)
+
+
+@pytest.mark.parametrize(("seed", "globally"), [(None, True), (5, True), (5, False)])
+def test_what_a_layer_draws_for_one_client_does_not_depend_on_anothers_data(seed, globally):
+    """The first client has twice the batches, so it draws twice as often; the script has seeded everything."""
+    before = trained_in_a_run([examples(16)] * 4, seed=seed, globally=globally)
+    after = trained_in_a_run([examples(32)] + [examples(16)] * 3, seed=seed, globally=globally)
+    for one, other in zip(before[1:], after[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(before[0] - after[0]).max() > 0
+
+
+def test_clients_do_not_all_drop_the_same_units():
+    """Of one batch each, the same for all: only what the layers draw makes clients differ."""
+    if keras.__version__ < "3":
+        pytest.skip(
+            "Keras 2 fixes a layer's draws when it compiles the loop; they begin alike for every client"
+        )
+    seen = trained_in_a_run([examples(8)] * 3, rounds=2)
+    assert len({trained.tobytes() for trained in seen}) == 6
+
+
+def test_the_state_of_a_generator_is_no_buffer():
+    assert len(from_keras(dropping(), fit).weights) == 4
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = model_from_keras(dropping(), loss)
+    slopes = [model.loss_and_gradient(model.weights, client(1))[1] for _ in range(2)]
+    assert any(np.abs(one - other).max() > 0 for one, other in zip(*map(dict.values, slopes), strict=True))
+
+
+def test_check_finds_nothing_in_a_model_with_dropout():
+    step = from_keras(dropping(), fit)
+    assert check(step, [client(1), client(2)], weights=step.weights, metrics={"loss": 5.0}) == []

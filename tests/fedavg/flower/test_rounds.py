@@ -20,7 +20,7 @@ from fedavg.auditing import audit_transcript, read_transcript
 from fedavg.errors import ParameterError, RoundAborted
 from fedavg.flower import Deadlines, NodeSetupError, PrivateStrategy
 from fedavg.flower import node as flower_node
-from tests.fedavg.flower.network import PRIVACY, QUICK, LoopbackGrid, network, rounds, silent, start
+from tests.fedavg.flower.network import PRIVACY, QUICK, LoopbackGrid, network, rounds, silent, start, train
 
 LOUD = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
 
@@ -378,3 +378,18 @@ def test_nodes_sent_different_models_end_the_round(tmp_path):
     grid.down = bend
     run(tmp_path, settings, grid)
     assert lines(tmp_path)[0]["survivors"] == 3
+
+
+def test_nodes_in_one_process_share_no_generator(tmp_path):
+    """With a known seed, one node that draws more often than before would change what all others draw."""
+    settings, drawn = rounds(4), []
+
+    def drawing(message, context):
+        drawn.append(float(np.random.random()))
+        return train(message, context)
+
+    for name in ("one", "two"):
+        np.random.seed(0)
+        run(tmp_path / name, settings, network(tmp_path / name, settings, body=drawing))
+        assert np.random.random() == np.random.RandomState(0).random_sample()
+    assert len(drawn) == len(set(drawn)) == 8
