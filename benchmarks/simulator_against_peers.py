@@ -4,7 +4,7 @@ Prints one JSON value: rows of `what`, `figure` (ours over theirs), `limit`; wha
 to over theirs, below which no code around the library that computes it can go; and the CPU seconds behind them. A round
 has 100 clients of 100 examples, batches of 20, one epoch. Peers and Veilsum take turns in one process; Flower's
 simulation, which has processes of its own, is charged the difference between a long and a short run, children
-included.
+included, in the median of five.
 
 It needs an environment of its own, for pfl wants an older dp-accounting:
 
@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -239,18 +240,17 @@ def flower(rounds: int) -> None:
     )
 
 
-def flower_round(short: int = 3, long: int = 13) -> float:
-    """CPU seconds of one of Flower's rounds, over all its processes."""
-    spent = []
-    for rounds in (short, long):
+def flower_round(short: int = 3, long: int = 13, repeats: int = 5) -> float:
+    """CPU seconds of one of Flower's rounds, over all its processes: the median, for they vary by a third."""
+
+    def spent(rounds: int) -> float:
         before = os.times()
         command = [sys.executable, str(Path(__file__)), "--flower", str(rounds)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         after = os.times()
-        spent.append(
-            after.children_user + after.children_system - before.children_user - before.children_system
-        )
-    return (spent[1] - spent[0]) / (long - short)
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    return statistics.median((spent(long) - spent(short)) / (long - short) for _ in range(repeats))
 
 
 def exchanges() -> Callable[[], None]:

@@ -54,6 +54,8 @@ def integer(name: str, value: int, minimum: int) -> int:
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(
+        value, (float, int, Real)
+    ):  # The first two are seen at once.
         raise ParameterError(f"{name} is {value!r}; it must be a number.")
     return float(value)

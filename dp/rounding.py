@@ -38,6 +38,11 @@ LARGEST_ROUNDED = 2.0**50
 
 _BLOCK = 1 << 14
 _DOT = 1 << 13  # Longer dot products are shared among threads, which on a busy machine wait for each other.
+_UNITS = 1 << 16
+"""Into so many parts one random word divides an integer unit."""
+# Added to a float of at most 2^67, this leaves the nearest multiple of _UNITS, and that over _UNITS in its last bits.
+_TO_NEAREST = 1.5 * 2.0**52 * _UNITS
+_TO_NEAREST_BITS = np.float64(_TO_NEAREST).view(np.int64)
 _EXACT = 2.0**52
 _ATTEMPTS = 64
 
@@ -137,8 +142,8 @@ def stochastic_round(
     """Round each y = `factor * value` to one of its two neighbouring integers, so that its expectation is y.
 
     Guarantee:
-        The bias of a coordinate y is at most 2^-33 + 2^-53 (|y| + 1): 32 random bits a coordinate, and one
-        rounded float addition. Utility rests on that, privacy does not: the result's norm is checked exactly.
+        The bias of a coordinate y is at most 2^-16 + 2^-52 |y|: 15 random bits a coordinate, and two rounded float
+        operations. Utility rests on that, privacy does not: the result's norm is checked exactly.
 
     Args:
         values: Floats, one-dimensional.
@@ -146,8 +151,8 @@ def stochastic_round(
         factor: Integer units per unit of the values; products are up to 2^50 in absolute value.
 
     Returns:
-        int64 array of the same length. An integer stays what it is, up to 2^20 always, above that but for a
-        chance of 2^-32.
+        int64 array of the same length. An integer stays what it is, up to 2^36 always, above that but for a
+        chance of 2^-15.
     """
     rounded = np.empty(len(values), dtype=np.int64)
     _round_into(rounded, [(values, factor)], keystream)
@@ -156,46 +161,48 @@ def stochastic_round(
 
 def _round_into(rounded: NDArray[np.int64], parts: Sequence[Part], keystream: Keystream) -> list[int]:
     """Fill `rounded` with the parts as `stochastic_round` says, and return the squared norm of each, exactly."""
-    spans = list(zip(accumulate((len(values) for values, _ in parts), initial=0), parts, strict=False))
+    ends = list(accumulate(len(values) for values, _ in parts))
     squares = [0] * len(parts)
     scaled = rounded.view(np.float64)  # What is to be rounded waits where its integer goes.
-    words = np.empty(min(len(rounded), _BLOCK), dtype="<i4")
-    uniform = np.empty(len(words))
+    words = np.empty(min(len(rounded), _BLOCK), dtype="<i2")
+    sums = np.empty(len(words))
     for start in range(0, len(rounded), _BLOCK):
         size = min(_BLOCK, len(rounded) - start)
         if size < len(words):
-            words, uniform = words[:size], uniform[:size]
-        held = [_overlap(begin, len(part[0]), start, size) for begin, part in spans]
-        for (begin, (values, factor)), (low, high) in zip(spans, held, strict=True):
+            words, sums = words[:size], sums[:size]
+        block = slice(start, start + size)
+        held = [_overlap(end - len(part[0]), end, start, size) for end, part in zip(ends, parts, strict=True)]
+        for end, (values, factor), (low, high) in zip(ends, parts, held, strict=True):
             if low < high:
+                begin = end - len(values)
                 np.copyto(scaled[low:high], values[low - begin : high - begin])
-                scaled[low:high] *= factor
+                scaled[low:high] *= factor * _UNITS
         keystream.fill(words)
-        # (word + 1/2) / 2^32 is uniform on a symmetric grid in (-1/2, 1/2): added, it makes rounding fair.
-        np.copyto(uniform, words)
-        uniform += 0.5
-        uniform *= 2.0**-32
-        uniform += scaled[start : start + size]
-        np.rint(uniform, out=uniform)
-        np.copyto(rounded[start : start + size], uniform, casting="unsafe")
+        # Odd words are uniform on a symmetric grid in (-1/2, 1/2) of a unit: added, they make rounding fair.
+        words |= 1
+        np.copyto(sums, words)
+        sums += scaled[block]
+        sums += _TO_NEAREST
+        np.subtract(sums.view(np.int64), _TO_NEAREST_BITS, out=rounded[block])
+        sums -= _TO_NEAREST
         for index, (low, high) in enumerate(held):
             if low < high:
-                squares[index] += _squares(uniform[low - start : high - start], rounded[low:high])
+                squares[index] += _squares(sums[low - start : high - start], rounded[low:high])
     return squares
 
 
-def _overlap(begin: int, length: int, start: int, size: int) -> tuple[int, int]:
+def _overlap(begin: int, end: int, start: int, size: int) -> tuple[int, int]:
     """What a part and a block have in common, as places in the whole; nothing where the second is not above."""
-    return max(begin, start), min(begin + length, start + size)
+    return max(begin, start), min(end, start + size)
 
 
-def _squares(floats: NDArray[np.float64], integers: NDArray[np.int64]) -> int:
-    """The squared norm of integers that are also at hand as floats, exactly."""
+def _squares(units: NDArray[np.float64], integers: NDArray[np.int64]) -> int:
+    """The squared norm of integers that are also at hand as floats, in parts of a unit: exactly."""
     squares = 0
-    for start in range(0, len(floats), _DOT):
-        piece = floats[start : start + _DOT]
+    for start in range(0, len(units), _DOT):
+        piece = units[start : start + _DOT]
         # Sums of squares of integers are exact in a float that stays below 2^53, in whatever order they are added.
-        fast = float(np.dot(piece, piece))
+        fast = float(np.dot(piece, piece)) / _UNITS**2
         squares += int(fast) if fast < _EXACT else squared_norm(integers[start : start + _DOT])
     return squares
 

@@ -4,7 +4,7 @@ Works with Keras 3 (any backend) and Keras 2.15. The one model is reused for eve
 client its weights and its *optimizer's* variables are set back, because a compiled model carries momentum and the step
 count of the schedule from one `fit` to the next. The generators inside its layers (dropout's, in Keras 3) begin anew
 from numpy's global one, which each client has to itself: neither do all clients drop the same units, nor does what one
-draws depend on another's data. In Keras 2 they do drop the same if the script seeds TensorFlow: leave it unseeded there.
+draws depend on another's data. In Keras 2 they do drop the same if the script seeds TensorFlow: leave it unseeded.
 """
 
 from __future__ import annotations

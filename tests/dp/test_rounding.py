@@ -36,18 +36,34 @@ def test_rounding_is_unbiased_between_the_two_neighbours(value: float) -> None:
 
 
 def test_threshold_is_where_the_words_say() -> None:
-    """The share of words that round up is the fraction to 32 bits; the extreme words leave integers alone."""
+    """The share of words that round up is the fraction to 15 bits; the extreme words leave integers alone."""
 
     class Word(Keystream):
         def fill(self, buffer: np.ndarray) -> None:
-            buffer[:] = np.int64(word)
+            buffer[:] = word
 
-    for word in (-(2**31), 2**31 - 1):  # noqa: B007 (the stream above yields it)
-        np.testing.assert_array_equal(stochastic_round(np.arange(-9.0, 9.0), Word(KEY)), np.arange(-9, 9))
-    threshold = round(0.3 * 2**32)
+    large = np.array([-(2.0**36), 2.0**36 - 1, 2.0**36])
+    for word in (-(2**15), 2**15 - 1):  # noqa: B007 (the stream above yields it)
+        for integers in (np.arange(-9.0, 9.0), large):
+            np.testing.assert_array_equal(stochastic_round(integers, Word(KEY)), integers)
+    threshold = round(0.3 * 2**16)
     for step, expected in ((-2, 0), (2, 1)):
-        word = 2**31 - threshold + step
+        word = 2**15 - threshold + step
         assert stochastic_round(np.array([0.3]), Word(KEY)).item() == expected
+
+
+def test_every_word_counts_once() -> None:
+    """All 2^16 words, each once: the mean of what a fraction is rounded to is off by 2^-16 at most."""
+
+    class Each(Keystream):
+        def fill(self, buffer: np.ndarray) -> None:
+            buffer[:] = (np.arange(len(buffer)) + start - (1 << 15)).astype(buffer.dtype)
+
+    for fraction in (0.0, 0.25, 0.5, 0.7, 1e-3, 1 - 1e-6):
+        total = 0
+        for start in range(0, 1 << 16, 1 << 12):  # noqa: B007 (the stream above yields it)
+            total += int(stochastic_round(np.full(1 << 12, 7 + fraction), Each(KEY)).sum())
+        assert abs(total / (1 << 16) - 7 - fraction) <= 2.0**-16
 
 
 def test_integers_stay() -> None:
