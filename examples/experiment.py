@@ -6,7 +6,7 @@
 A trial is a setting and a seed. Its result is written to `OUTPUT/NAME.json` when it ends, with a digest of the code
 that made it: the script and what it takes from `examples`, without comments and docstrings. Trials that are there
 already are not run again, unless that code has changed since. A change of the library does not count, nor can one be
-seen in a notebook: delete the file to have everything run anew. `python -m docs.make_experiments` turns these files
+seen in a notebook: delete the file to have everything run anew. `python -m docs.make.experiments` turns these files
 into `docs/experiments.md`.
 """
 

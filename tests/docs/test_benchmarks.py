@@ -5,21 +5,21 @@ import re
 
 import pytest
 
-from docs import make_benchmarks
-from docs.generated import blocks_in
-from docs.make_benchmarks import keep, missed, row, rows_of, shown
+from docs.make import benchmarks
+from docs.make.benchmarks import keep, missed, row, rows_of, shown
+from docs.make.generated import blocks_in
 
-PAGE = make_benchmarks.PAGE.read_text()
+PAGE = benchmarks.PAGE.read_text()
 
 
 @pytest.mark.parametrize("name", ["summary", "tables"])
 def test_the_page_is_what_the_results_give(name):
-    assert blocks_in(PAGE)[name] == make_benchmarks.blocks()[name], "run python -m docs.make_benchmarks"
+    assert blocks_in(PAGE)[name] == benchmarks.blocks()[name], "run python -m docs.make.benchmarks"
 
 
-@pytest.mark.parametrize("name", make_benchmarks.results())
+@pytest.mark.parametrize("name", benchmarks.results())
 def test_every_result_is_complete_and_names_no_host(name):
-    result = make_benchmarks.results()[name]
+    result = benchmarks.results()[name]
     assert {"title", "command", "machine", "date", "raw"} <= set(result)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", result["date"])
     assert re.match(
@@ -47,16 +47,16 @@ def test_a_missed_limit_says_no(found, met, ratio):
 
 
 def test_a_dropped_file_needs_no_code(tmp_path, monkeypatch):
-    monkeypatch.setattr(make_benchmarks, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
     text = (
         json.dumps({"what": "late", "figure": 3, "limit": 2})
         + "\n"
         + json.dumps({"what": "fine", "figure": 1})
     )
     keep("another", title="Another", command="python x.py", note="", text=text)
-    assert make_benchmarks.blocks()["summary"] == "1 limits, 0 met, 1 missed:\n\n- Another: late: 3 <= 2\n"
-    assert "| late | 3 | <= 2 | 1.5 | **no** |" in make_benchmarks.blocks()["tables"]
-    assert "python x.py" in make_benchmarks.blocks()["tables"]
+    assert benchmarks.blocks()["summary"] == "1 limits, 0 met, 1 missed:\n\n- Another: late: 3 <= 2\n"
+    assert "| late | 3 | <= 2 | 1.5 | **no** |" in benchmarks.blocks()["tables"]
+    assert "python x.py" in benchmarks.blocks()["tables"]
 
 
 def test_what_other_benchmarks_print_becomes_rows():
@@ -68,7 +68,7 @@ def test_what_other_benchmarks_print_becomes_rows():
         "limit": 0.12,
         "published": 1.699,
     }
-    missed_it, published = map(shown, make_benchmarks.figure_rows([line]))
+    missed_it, published = map(shown, benchmarks.figure_rows([line]))
     assert missed_it == ["complete semi honest: client_cpu_s", "0.13", "<= 0.12", "1.083", "**no**"]
     assert published[2:] == ["Bonawitz et al. 2017: 1.699", "0.07652", ""]
     compared = {"veilsum": 0.2, "flower": 8.0, "times_less": 40.0, "at_least": 28}
@@ -82,10 +82,10 @@ def test_what_other_benchmarks_print_becomes_rows():
             "met": True,
         },
     ]
-    assert [shown(found) for found in make_benchmarks.flower_rows(raw)] == [
+    assert [shown(found) for found in benchmarks.flower_rows(raw)] == [
         ["sparse: server_cpu_s", "0.2", "Flower: 8", "0.025", ""],
         ["sparse: server_cpu_s, times less than Flower's", "40", ">= 28", "1.429", "yes"],
         ["survival: one client lost at share", "yes", "Flower: no", "", ""],
     ]
     raw = [{"figure": "charge a round", "cpu_s": 0.001, "wall_s": 0.028, "limit_s": 0.02, "ratio": 1.4}]
-    assert shown(*make_benchmarks.ledger_rows(raw))[1:] == ["0.028 s", "<= 0.02 s", "1.4", "**no**"]
+    assert shown(*benchmarks.ledger_rows(raw))[1:] == ["0.028 s", "<= 0.02 s", "1.4", "**no**"]

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 import secagg
-from docs import make_protocol
-from docs.generated import blocks_in, filled
+from docs.make import protocol
+from docs.make.generated import blocks_in, filled
 from secagg import choice, masking, parameters, phases, records, shamir
 from secagg.graph_parameters import _GRINDING_BITS
 from secagg.phases import Kind, Phase
 from tests.secagg.rounds import Round, choose
 
-PAGE = make_protocol.PAGE.read_text()
-BLOCKS = make_protocol.blocks()
+PAGE = protocol.PAGE.read_text()
+BLOCKS = protocol.blocks()
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_generated_block_is_what_the_code_gives(name):
-    assert blocks_in(PAGE)[name] == BLOCKS[name], "run python -m docs.make_protocol"
+    assert blocks_in(PAGE)[name] == BLOCKS[name], "run python -m docs.make.protocol"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_changed_transition_makes_the_page_differ(tables, phase, event, block,
     changed = {mode: {p: dict(row) for p, row in table.items()} for mode, table in machine.items()}
     changed["malicious"][phase][event] = Phase.DONE
     monkeypatch.setattr(phases, tables, changed)
-    assert blocks_in(PAGE)[block] != make_protocol.blocks()[block]
+    assert blocks_in(PAGE)[block] != protocol.blocks()[block]
 
 
 def test_a_page_that_marks_other_blocks_is_refused():
@@ -82,12 +82,12 @@ def test_sizes_are_those_of_real_messages(case):
         neighbours = routing.neighbours(client)
         seals = round_.server._seals_for(client, neighbours)
         shared, survivors = (set_[neighbours] for set_ in (round_.server._shared, round_.server._survivors))
-        sets = make_protocol.Sets(
+        sets = protocol.Sets(
             round_.parameters.clients, shared.sum(), survivors.sum(), seals.sum(), (shared & ~seals).sum()
         )
         if not round_.parameters.is_hybrid:
             sets = sets._replace(sealed=0, received=0)
-        sizes = make_protocol.sizes_of(round_.parameters, sets)
+        sizes = protocol.sizes_of(round_.parameters, sets)
         for direction in (round_.down, round_.up):
             for stage in direction.values():
                 if client in stage:
@@ -110,7 +110,7 @@ def test_labels_are_those_in_the_source():
     source = re.sub(r">>>.*", "", source)
     used = re.findall(r'\benc\(\s*"([^"]+)"', source) + re.findall(r'_expand\(seed, "([^"]+)"', source)
     used += re.findall(r'directional\("(\w+)"', source)
-    assert set(used) == set(make_protocol.LABELS)
+    assert set(used) == set(protocol.LABELS)
 
 
 def test_every_attribute_of_a_round_is_among_what_a_client_pins():
@@ -143,7 +143,7 @@ def log2_of_a_short_arc(n, k, t, corrupted, beyond):
 @pytest.mark.parametrize(("clients", "share"), [(100, 0.05), (1000, 0.05), (1000, 0.1), (10**4, 0.05)])
 def test_arcs_shorter_than_a_half_window_are_rarer_than_e5_allows(clients, share):
     """The argument about the sparse graph says so for the table's parameters; all lengths of arcs together."""
-    p = make_protocol._chosen(clients, share, "malicious")
+    p = protocol._chosen(clients, share, "malicious")
     arcs = [
         log2_of_a_short_arc(p.minimum_roster, p.neighbours, p.threshold, p.corrupted, beyond)
         for beyond in range(p.neighbours // 2 + 1)
@@ -180,14 +180,14 @@ def test_numbers_in_the_prose_are_the_codes(fact):
 
 def test_nine_tenths_and_the_clients_of_the_example():
     assert choice._ROSTER_SHARE == 0.9
-    example = make_protocol.example("semi_honest", "x25519")
+    example = protocol.example("semi_honest", "x25519")
     assert (example.clients, example.vectors[0].length, example.vectors[0].modulus_bits) == (1000, 2**20, 26)
     assert "for 1,000 clients with one vector of 2^20 values of 26 bits" in re.sub(r"\s+", " ", PAGE)
 
 
 @pytest.mark.parametrize(("clients", "share"), [(100, 0.05), (1000, 0.1), (10**6, 0.05)])
 def test_the_formula_for_the_honest_floor_is_the_codes(clients, share):
-    p = make_protocol._chosen(clients, share, "malicious")
+    p = protocol._chosen(clients, share, "malicious")
     n, k, t = p.minimum_roster, p.neighbours, p.threshold
-    assert make_protocol.floor_of(p) == 2 * n // (3 * k + 2) * (2 + k - t)
+    assert protocol.floor_of(p) == 2 * n // (3 * k + 2) * (2 + k - t)
     assert "floor(2n/(3k+2)) (2 + k - t) over the smallest roster" in re.sub(r"\s+", " ", PAGE)

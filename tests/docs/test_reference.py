@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from docs import make_reference, public
-from docs.docstrings import findings, function_findings, judged
-from docs.generated import blocks_in
-from docs.public import MODULES, Name, exported, source
+from docs.make import public, reference
+from docs.make.docstrings import findings, function_findings, judged
+from docs.make.generated import blocks_in
+from docs.make.public import MODULES, Name, exported, source
 
 HIDDEN = {"fedavg.cli", "fedavg.adapters"}  # Run as a command; all of it is in `fedavg`.
 
@@ -36,22 +36,22 @@ def test_every_exported_name_is_found(module):
 
 
 @pytest.mark.parametrize(
-    "page", [make_reference.INDEX, make_reference.COMMANDS, make_reference.LEDGER], ids=lambda p: p.stem
+    "page", [reference.INDEX, reference.COMMANDS, reference.LEDGER], ids=lambda p: p.stem
 )
 def test_the_pages_are_what_the_code_gives(page):
     made = {
-        make_reference.INDEX: make_reference.module_blocks,
-        make_reference.COMMANDS: make_reference.command_blocks,
-        make_reference.LEDGER: make_reference.ledger_blocks,
+        reference.INDEX: reference.module_blocks,
+        reference.COMMANDS: reference.command_blocks,
+        reference.LEDGER: reference.ledger_blocks,
     }
-    assert blocks_in(page.read_text()) == made[page](), "run python -m docs.make_reference"
+    assert blocks_in(page.read_text()) == made[page](), "run python -m docs.make.reference"
 
 
 def test_the_command_line_page_has_every_option():
-    page = make_reference.COMMANDS.read_text()
+    page = reference.COMMANDS.read_text()
     options = [
         option
-        for _, command in make_reference.commands()
+        for _, command in reference.commands()
         for parameter in command.params
         for option in parameter.opts
         if option.startswith("--") and not getattr(parameter, "hidden", False)

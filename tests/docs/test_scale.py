@@ -5,21 +5,21 @@ import re
 
 import pytest
 
-from docs import make_scale
-from docs.generated import blocks_in
-from docs.make_protocol import example
-from docs.make_scale import CLIENTS, DESIGNS, LENGTH, SHARE
+from docs.make import scale
+from docs.make.generated import blocks_in
+from docs.make.protocol import example
+from docs.make.scale import CLIENTS, DESIGNS, LENGTH, SHARE
 from secagg.messages import Codec
 from secagg.phases import Kind
 
-PAGE = make_scale.PAGE.read_text()
+PAGE = scale.PAGE.read_text()
 WORDS = re.sub(r"\s+", " ", PAGE)
-BLOCKS = make_scale.blocks()
+BLOCKS = scale.blocks()
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_generated_block_is_what_the_unit_costs_give(name):
-    assert blocks_in(PAGE)[name] == BLOCKS[name], "run python -m docs.make_scale"
+    assert blocks_in(PAGE)[name] == BLOCKS[name], "run python -m docs.make.scale"
 
 
 def cells(block):
@@ -104,11 +104,11 @@ def test_numbers_in_the_prose():
     facts = [
         f"a client among a million has {flat.parameters.neighbours}.",
         f"{one} bytes a client semi-honest, {signed} malicious, {hybrid:,} and {both:,} with hybrid keys",
-        f"paths of {make_scale.PATH_BYTES // 32} hashes",
+        f"paths of {scale.PATH_BYTES // 32} hashes",
         f"whole bitmaps, {flat.sizes()[Kind.SURVIVORS] - 40:,} bytes each",
         f"about {rows / 1e9:.0f} GB in all, semi-honest",
         f"alone are {2 * LENGTH * CLIENTS / 1e12:.0f} TB in the clear",
-        f"chance of 2^-{make_scale.SECURITY_BITS + 1} and 2^-{make_scale.FAILURE_BITS + 1}",
-        f"corruption {SHARE}, dropout {SHARE}, sigma {make_scale.SECURITY_BITS}, eta {make_scale.FAILURE_BITS}",
+        f"chance of 2^-{scale.SECURITY_BITS + 1} and 2^-{scale.FAILURE_BITS + 1}",
+        f"corruption {SHARE}, dropout {SHARE}, sigma {scale.SECURITY_BITS}, eta {scale.FAILURE_BITS}",
     ]
     assert [fact for fact in facts if fact not in WORDS] == []

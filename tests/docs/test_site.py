@@ -63,7 +63,7 @@ def test_the_site_fetches_nothing():
 
 
 def test_a_link_out_of_the_docs_leads_to_a_page_that_shows_the_file():
-    from docs import site_hooks
+    from docs.make import site_hooks
 
     place = "docs/tutorials/wrap-a-loop.md"
     page = "See [the loop](../../examples/wrap_numpy.py#L1) and ![a picture](../images/report.png).\n"
@@ -79,7 +79,7 @@ def test_a_link_out_of_the_docs_leads_to_a_page_that_shows_the_file():
 
 
 def test_examples_in_docstrings_are_shown_as_code():
-    from docs.doctest_blocks import fenced
+    from docs.make.doctest_blocks import fenced
 
     assert fenced("Adds.\n\n>>> 1 + 1\n2\n\nNo more.") == "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nNo more."
     assert fenced("Adds.\n>>> 1\n1") == "Adds.\n\n```pycon\n>>> 1\n1\n```"
@@ -87,7 +87,7 @@ def test_examples_in_docstrings_are_shown_as_code():
 
 
 def test_a_name_that_does_not_say_enough_warns_the_strict_build(monkeypatch, caplog):
-    from docs import site_hooks
+    from docs.make import site_hooks
 
     monkeypatch.setattr(site_hooks, "findings", lambda: iter(["dp.clip_l2 has no Returns"]))
     site_hooks.on_config(None)

@@ -7,14 +7,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from docs.make_tutorials import PAGES, agrees, cells, notebook, printed
+from docs.make.tutorials import PAGES, agrees, cells, notebook, printed
 
 _KNOWN = {".ipython", "docs", "examples", "veilsum-runs"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_notebook_is_the_page(page):
-    """After a change: `python -m docs.make_tutorials`."""
+    """After a change: `python -m docs.make.tutorials`."""
     made = page.with_suffix(".ipynb").read_text()
     assert made == notebook(page.read_text())
     nbformat.validate(nbformat.reads(made, as_version=4))
@@ -22,7 +22,7 @@ def test_the_notebook_is_the_page(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_notebook_prints_what_the_page_shows(page, tmp_path):
-    """In a folder of its own; `python -m docs.make_tutorials --run` renews what the page shows."""
+    """In a folder of its own; `python -m docs.make.tutorials --run` renews what the page shows."""
     shown = [cell for cell in cells(page.read_text()) if cell.language is not None]
     for cell, output in zip(shown, printed(page.with_suffix(".ipynb"), tmp_path), strict=True):
         assert agrees(output, cell.printed, about=cell.about), f"{cell.text}\nprints\n{output}"

@@ -61,7 +61,7 @@ def test_the_plain_loop_beside_it_runs_and_trains_the_same_way(name, capsys):
 
 
 def test_the_page_shows_the_examples_as_they_are():
-    from docs.generated import blocks_in
-    from docs.make_wrap import PAGE, blocks
+    from docs.make.generated import blocks_in
+    from docs.make.wrap import PAGE, blocks
 
     assert blocks_in(PAGE.read_text()) == blocks()

@@ -1,6 +1,6 @@
 """What a public docstring must say, and whether it does: parameters, attributes, result, errors.
 
-The rules, for every name that `docs.public` lists and for every public method and property of a public class:
+The rules, for every name that `docs.make.public` lists and for every public method and property of a public class:
 
 - there is a docstring;
 - every parameter stands under `Args:`, or its name is a word of the text, or the text says whose arguments they are
@@ -21,7 +21,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from docs.public import MODULES, Name, first_home, names, text_of
+from docs.make.public import MODULES, Name, first_home, names, text_of
 
 _SECTION = re.compile(r"^(\w+):[ \t]*(.*(?:\n(?:[ \t]+.*|[ \t]*))*)", re.MULTILINE)
 _DOES = re.compile(  # a summary that says what is done, and not what comes back

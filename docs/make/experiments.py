@@ -1,4 +1,4 @@
-"""The tables, findings and plots of `docs/experiments.md`: `python -m docs.make_experiments`.
+"""The tables, findings and plots of `docs/experiments.md`: `python -m docs.make.experiments`.
 
 Every figure on the page is worked out here from `docs/results/experiments/*.json`, which `python -m examples.NAME`
 writes.
@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from docs.experiment_plots import digest_in, draw, picture
-from docs.experiment_results import Results, names
-from docs.generated import DOCS, table, write
+from docs.make.experiment_plots import digest_in, draw, picture
+from docs.make.experiment_results import Results, names
+from docs.make.generated import DOCS, table, write
 
 PAGE = DOCS / "experiments.md"
 ORDER = ("image", "text", "people", "agnostic", "matching", "poisoning", "mechanisms")

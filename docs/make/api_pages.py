@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 
-from docs.doctest_blocks import fenced
-from docs.generated import table
-from docs.public import first_home, names, tree
+from docs.make.doctest_blocks import fenced
+from docs.make.generated import table
+from docs.make.public import first_home, names, tree
 
 
 def api_page(module: str) -> str:

@@ -1,4 +1,4 @@
-"""The parts of `docs/protocol.md` that come from code: `python -m docs.make_protocol` writes them anew.
+"""The parts of `docs/protocol.md` that come from code: `python -m docs.make.protocol` writes them anew.
 
 State diagrams and tables are read out of `secagg.phases`, sizes out of `secagg.messages`, thresholds out of
 `secagg.graph_parameters`. `tests/docs/test_protocol.py` fails where the page says anything else.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from docs.generated import DOCS, table, write
+from docs.make.generated import DOCS, table, write
 from secagg import (
     RoundParameters,
     Vector,

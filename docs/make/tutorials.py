@@ -1,4 +1,4 @@
-"""Make the tutorials' notebooks from their pages: `python -m docs.make_tutorials`, and `--run` to renew the output.
+"""Make the tutorials' notebooks from their pages: `python -m docs.make.tutorials`, and `--run` to renew the output.
 
 A page (`docs/tutorials/NAME.md`) is the source. Its `python` and `sh` blocks are the notebook's cells, and the `text`
 block after one is what the cell prints; `...` in it stands for whatever varies, and after `<!-- about -->` all figures
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 PAGES = sorted((DOCS / "tutorials").glob("*.md"))
 
 _BLOCK = re.compile(r"```(python|sh)\n(.*?)```\n(?:\n(<!-- about -->\n)?```text\n(.*?)```\n)?", re.DOTALL)

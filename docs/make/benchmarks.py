@@ -1,7 +1,7 @@
 """The tables of `docs/benchmarks.md`, out of the results that benchmarks printed.
 
-    python benchmarks/x.py | python -m docs.make_benchmarks keep x --title "..." --command "..."
-    python -m docs.make_benchmarks
+    python benchmarks/x.py | python -m docs.make.benchmarks keep x --title "..." --command "..."
+    python -m docs.make.benchmarks
 
 `keep` reads what a benchmark prints (one JSON value, or one a line) and writes `docs/results/x.json` with the machine
 and the date; the second command writes the page. A result is turned into rows by its function in `ROWS`; one without
@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from docs.generated import DOCS, table, write
+from docs.make.generated import DOCS, table, write
 
 PAGE = DOCS / "benchmarks.md"
 RESULTS = DOCS / "results"

@@ -1,4 +1,4 @@
-"""The tables of `docs/scale.md`: `python -m docs.make_scale` works them out from `docs/results/unit_costs.json`.
+"""The tables of `docs/scale.md`: `python -m docs.make.scale` works them out from `docs/results/unit_costs.json`.
 
 A design is a number of groups, each a round of its own, and what is worked out for it follows from the unit costs,
 from the parameters that `secagg` chooses and from the sizes of its messages. Nothing here is measured.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from docs.generated import DOCS, table, write
-from docs.make_benchmarks import number, unit_rows
-from docs.make_protocol import Sets, floor_of, sizes_of
+from docs.make.benchmarks import number, unit_rows
+from docs.make.generated import DOCS, table, write
+from docs.make.protocol import Sets, floor_of, sizes_of
 from secagg import RoundParameters, Vector
 from secagg.graph_parameters import _first_rare
 from secagg.phases import Kind

@@ -1,6 +1,6 @@
 """The plots of `docs/experiments.md`, from the kept results. Each carries the digest of the results it was made of.
 
-Not here: the tables (`docs.make_experiments`).
+Not here: the tables (`docs.make.experiments`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs.experiment_results import Results
-from docs.generated import DOCS
+from docs.make.experiment_results import Results
+from docs.make.generated import DOCS
 
 __all__ = ["PLOTS", "digest_in", "draw", "picture"]
 
@@ -233,7 +233,7 @@ def digest_in(path: Path) -> str:
     place = content.find(mark)
     if place < 0:
         raise ValueError(
-            f"{path.name} does not say which results it was made of; run python -m docs.make_experiments"
+            f"{path.name} does not say which results it was made of; run python -m docs.make.experiments"
         )
     length = int.from_bytes(content[place - 4 : place], "big") - len(DIGEST) - 1
     return content[place + len(mark) : place + len(mark) + length].decode()

@@ -1,8 +1,8 @@
-"""Make all pictures of the documentation: `python docs/make_images.py [RUN_FOLDER]` after `make demo`.
+"""Make all pictures of the documentation: `python -m docs.make.images [RUN_FOLDER]` after `make demo`.
 
 `plan.png` is what `veilsum budget plan --plot` draws. `report.png` is a screenshot of the run's report, cut to its
 first part, and needs a Chromium (Debian's package `chromium`). The experiments' plots come from their kept results,
-with the page that shows them (`docs/make_experiments.py`).
+with the page that shows them (`docs/make/experiments.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parents[1] / "images"
 WIDTH, HEIGHT = 1000, 1500
 PLAN = "--population 280 --cohort 70 --rounds 10 --max-participations 6 --delta 1e-5 --epsilon-readers 4"
 
@@ -65,7 +65,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     plan(IMAGES / "plan.png")
     print(f"wrote {IMAGES / 'plan.png'}")
-    subprocess.run([sys.executable, "-m", "docs.make_experiments"], check=True, cwd=IMAGES.parents[1])
+    subprocess.run([sys.executable, "-m", "docs.make.experiments"], check=True, cwd=IMAGES.parents[1])
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "veilsum-runs/demo")
     page = run / "public" / "report.html"
     if not page.is_file():

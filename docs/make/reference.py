@@ -1,8 +1,8 @@
-"""The pages under `docs/reference`: `python -m docs.make_reference` writes them anew.
+"""The pages under `docs/reference`: `python -m docs.make.reference` writes them anew.
 
 Options come from the command line's own definitions, the fields of a ledger from `docs/ledger-schema.json`, the list of
-modules from `docs.public`; `tests/docs/test_reference.py` fails where a page says anything else. The pages about
-modules exist in the built site only (`docs.api_pages`), because a docstring is at hand
+modules from `docs.make.public`; `tests/docs/test_reference.py` fails where a page says anything else. The pages about
+modules exist in the built site only (`docs.make.api_pages`), because a docstring is at hand
 wherever the code is.
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 import click
 import typer
 
-from docs.api_pages import cell
-from docs.generated import DOCS, table, write
-from docs.public import MODULES
+from docs.make.api_pages import cell
+from docs.make.generated import DOCS, table, write
+from docs.make.public import MODULES
 from fedavg.cli.app import app
 
 FOLDER = DOCS / "reference"

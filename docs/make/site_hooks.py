@@ -2,7 +2,7 @@
 
 Links in the pages are plain relative links, so that a code host shows them, too. Here `../examples/wrap_torch.py`
 becomes the page `source/examples/wrap_torch.py.md` of the site. A link to a file that does not exist fails the strict
-build, and so does a public name whose docstring lacks something (`docs.docstrings`).
+build, and so does a public name whose docstring lacks something (`docs.make.docstrings`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mkdocs.plugins import get_plugin_logger
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-from docs.api_pages import api_page
-from docs.docstrings import findings
-from docs.public import MODULES
+from docs.make.api_pages import api_page
+from docs.make.docstrings import findings
+from docs.make.public import MODULES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = "docs/"
 SHOWN = "source/"
 LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".txt": "text", "": "text"}

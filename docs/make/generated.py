@@ -1,7 +1,7 @@
 """Blocks of a page that come from code: found between two markers, written anew, compared by a test.
 
 A block named `x` stands between `<!-- generated: x -->` and `<!-- end: x -->`. Not here: what the blocks say
-(`docs.make_protocol`, `docs.make_scale`, `docs.make_benchmarks`).
+(`docs.make.protocol`, `docs.make.scale`, `docs.make.benchmarks`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 
 _BLOCK = re.compile(r"<!-- generated: ([\w-]+) -->\n(.*?)<!-- end: \1 -->", re.DOTALL)
 

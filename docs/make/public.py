@@ -1,7 +1,7 @@
 """The public surface: the modules that users import from, the names in their `__all__`, and where each is defined.
 
-Read from the source without importing it. `docs.make_reference` writes the tables of names, `docs.site_hooks` the full
-reference, `tests/docs/test_reference.py` checks what each docstring must say.
+Read from the source without importing it. `docs.make.reference` writes the tables of names, `docs.make.site_hooks` the
+full reference, `tests/docs/test_reference.py` checks what each docstring must say.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 MODULES = {
     "fedavg": "train, federations, processes, adapters",

@@ -1,6 +1,6 @@
 """The code and the table of `docs/wrap.md`: the examples side by side, and what privacy costs in accuracy.
 
-    python -m docs.make_wrap
+    python -m docs.make.wrap
 
 Both come from where they are true: the code from `examples/`, the figures from `docs/results/wrap_accuracy.json`.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from docs.generated import DOCS, table, write
+from docs.make.generated import DOCS, table, write
 
 PAGE = DOCS / "wrap.md"
 ECOSYSTEMS = ("numpy", "torch", "keras", "jax", "sklearn")

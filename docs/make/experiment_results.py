@@ -1,6 +1,6 @@
 """Kept results of the experiments, by setting: means and spreads over seeds.
 
-Not here: what the page says of them (`docs.make_experiments`), the plots (`docs.experiment_plots`).
+Not here: what the page says of them (`docs.make.experiments`), the plots (`docs.make.experiment_plots`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from docs.generated import DOCS
+from docs.make.generated import DOCS
 
 __all__ = ["FOLDER", "Results", "names"]
 
