@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +26,19 @@ from fedavg.errors import CheckpointError
 from fedavg.process import ServerState
 
 __all__ = ["RunFolder"]
+
+# What zip files and arrays with a few wrong bytes make `numpy.load` raise.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class RunFolder:
@@ -57,7 +72,7 @@ class RunFolder:
                 raise CheckpointError(
                     f"{self.path} already holds a run; continue it with resume=True, or give another folder"
                 )
-            stored = json.loads(marker.read_text())
+            stored = _mapping(marker, ())
             odd = sorted(key for key in {*stored, *fingerprint} if stored.get(key) != fingerprint.get(key))
             if odd:
                 raise CheckpointError(
@@ -94,13 +109,7 @@ class RunFolder:
     def pinned(self) -> Mapping[str, Any] | None:
         """What `pin` kept, or None for a run that has charged nothing."""
         path = self.operator / "ledger.json"
-        try:
-            content: Mapping[str, Any] = json.loads(path.read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}); restore it from a backup") from error
-        return content
+        return _mapping(path, ("path", "sequence", "hash")) if path.exists() else None
 
     def save(self, state: ServerState, rounds: list[dict[str, Any]], model: Mapping[str, Any]) -> None:
         """Keep a finished round: public files first, the checkpoint last."""
@@ -123,8 +132,8 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
-                lines = file["lines"].tobytes().decode().splitlines()
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                lines = [json.loads(line) for line in file["lines"].tobytes().decode().splitlines()]
                 state = ServerState(
                     file["weights"],
                     _under("optimizer/", file),
@@ -132,11 +141,11 @@ class RunFolder:
                     None if np.isnan(file["clip"]) else float(file["clip"]),
                     _under("memory/", file),
                 )
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except _DAMAGED as error:
             raise CheckpointError(
                 f"the checkpoint {path} is damaged ({error}); restore it from a backup"
             ) from error
-        return state, [json.loads(line) for line in lines]
+        return state, lines
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """A public JSON file."""
@@ -146,6 +155,19 @@ class RunFolder:
         """What a client's own device logs; in a simulation it is gathered under clients/."""
         with open(self.clients / "failures.jsonl", "a") as file:
             file.write(json.dumps({"client": str(client_id), "round": round_number, "cause": cause}) + "\n")
+
+
+def _mapping(path: Path, keys: Collection[str]) -> Mapping[str, Any]:
+    """The JSON object in a file of the run's own, with at least these keys."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); restore it from a backup") from error
+    if not isinstance(content, dict) or not content.keys() >= {*keys}:
+        raise CheckpointError(
+            f"{path} is damaged (it does not hold what it should); restore it from a backup"
+        )
+    return content
 
 
 def _under(prefix: str, file: np.lib.npyio.NpzFile) -> dict[str, NDArray[Any]]:

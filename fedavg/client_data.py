@@ -190,7 +190,9 @@ class ByUser(Mapping[Any, NDArray[np.int64]]):
         wanted = np.asarray(user)
         if (wanted.dtype.kind in "iu") != (self._users.dtype.kind in "iu") or wanted.ndim:
             raise KeyError(user)
-        place = int(np.searchsorted(self._users, wanted))
+        # Numpy would search for a signed number among unsigned ones as for a float, which blurs the long ones.
+        sought = wanted.astype(self._users.dtype) if wanted.dtype.kind in "iu" else wanted
+        place = int(np.searchsorted(self._users, sought))
         if place == len(self._users) or self._users[place] != wanted:
             raise KeyError(user)
         return self._order[self._starts[place] : self._starts[place + 1]]

@@ -31,7 +31,7 @@ from fedavg.backends import Backend
 from fedavg.checkpoint import RunFolder
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
-from fedavg.errors import ParameterError, RoundAborted
+from fedavg.errors import FedAvgError, ParameterError, RoundAborted
 from fedavg.misfits import buffers_in
 from fedavg.paid_round import paid_round
 from fedavg.planning import RunPlan
@@ -58,7 +58,7 @@ class RoundReport:
         rounds: How many are planned.
         cohort: Clients invited, padding included.
         survivors: Clients whose masked vector is in the sum.
-        bytes_up_per_client: Mean bytes that a client of the cohort sent.
+        bytes_up_per_client: Most bytes that one client sent.
         epsilon: Spent so far, against readers and against the server, at the run's delta.
         metrics: Noised means of what clients reported, by name.
         contributed: Noised number of clients whose data is in the sum.
@@ -170,6 +170,10 @@ class Federation:
         initial = spec.flatten(weights)
         if not isinstance(step, AdaptedStep) and (misfit := buffers_in(spec)) is not None:
             raise ParameterError(misfit)
+        if (path := spec.non_finite(initial)) is not None:
+            raise ParameterError(
+                f"{path} holds NaN or infinity, which nobody can train from; give finite weights"
+            )
         planned = RunPlan.choose(
             spec,
             population=len(self.clients),
@@ -206,6 +210,11 @@ class Federation:
         self._attach(ledger, fingerprint)
         if self._folder is not None and (kept := self._folder.load()) is not None:
             self.state, lines = kept
+            if self.state.rounds > self.ledger.charged:
+                raise dp.LedgerError(
+                    f"the checkpoint holds {self.state.rounds} rounds and the ledger {self.ledger.path} has charged"
+                    f" {self.ledger.charged}; resume with the ledger that this run was charged to"
+                )
             self.reports = [RoundReport.from_dict(line) for line in lines]
             if self.reports:
                 self._evaluate_last()
@@ -245,7 +254,11 @@ class Federation:
         Raises:
             dp.BudgetExceeded: the round would pass a budget; nothing was drawn or charged.
             RoundAborted: too many dropped out; says whether the round was charged. The run can go on.
+            FedAvgError: the new model would hold NaN or infinity; the state is the last round's still.
         """
+        # A schedule that the optimizer cannot go on with is refused before anything is charged.
+        kept = self.state
+        self._process.optimizer.update(kept.optimizer, kept.weights, np.zeros_like(kept.weights))
         try:
             with paid_round(self.ledger, record=self._record, changed=self._pin) as paid:
                 turn = self.ledger.turn(paid.number)
@@ -266,6 +279,11 @@ class Federation:
             if self._folder is not None:
                 self._folder.write_json("statement.json", self.statement().as_dict())
             raise
+        if (path := self._process.layout.spec.non_finite(state.weights)) is not None:
+            raise FedAvgError(
+                f"round {state.rounds} would leave NaN or infinity in {path}; the round stays charged and the last"
+                " finished one is kept: go on from its model with a lower server learning rate"
+            )
         return self._keep(state, outcome)
 
     def _pin(self) -> None:
@@ -348,7 +366,7 @@ class Federation:
         """Evaluate the model of the last report; also after a crash between keeping and evaluating it."""
         report = self.reports[-1]
         if self._evaluate is not None and not report.evaluation:
-            report = replace(report, evaluation=dict(self._evaluate(self._process.weights(self.state))))
+            report = replace(report, evaluation=_numbers(self._evaluate(self._process.weights(self.state))))
             self.reports[-1] = report
             self._save()
         return report
@@ -415,8 +433,22 @@ class Federation:
         return hashlib.sha256("\0".join(names).encode()).hexdigest()
 
     def _log_failure(self, client_id: Any, cause: str) -> None:
-        if self._folder is not None:
-            self._folder.log_failure(client_id, self.state.rounds + 1, cause)
-        else:
-            # Below what is shown unless asked for: it names a client that was drawn.
-            _client_logger.info("client %s: %s", client_id, cause)
+        try:
+            if self._folder is not None:
+                self._folder.log_failure(client_id, self.state.rounds + 1, cause)
+                return
+        except OSError as error:
+            # A round must not end because one client failed: neither by its step nor by its log.
+            cause = f"{cause} (and its log cannot be written: {error.strerror or error})"
+        # Below what is shown unless asked for: it names a client that was drawn.
+        _client_logger.info("client %s: %s", client_id, cause)
+
+
+def _numbers(evaluation: Any) -> dict[str, float]:
+    """What `evaluate` returned, as plain numbers that can be kept."""
+    try:
+        return {str(name): float(value) for name, value in evaluation.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FedAvgError(
+            f"evaluate returned {evaluation!r}; return a mapping of names to numbers (the round is finished and kept)"
+        ) from error

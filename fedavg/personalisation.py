@@ -13,11 +13,11 @@ from typing import Any
 
 from fedavg.errors import ParameterError
 from fedavg.evaluation import Evaluate, evaluation_rounds
-from fedavg.model import EXAMPLES, FunctionalModel, count_examples
+from fedavg.model import EXAMPLES, Finalizer, FunctionalModel, count_examples
 from fedavg.processes.collecting import AggregatorFactory
 from fedavg.processes.process import Rounds
-from fedavg.processes.work import ClientOptimizer, local_work
-from fedavg.pytree import Tree
+from fedavg.processes.work import ClientOptimizer, local_work, weights_of
+from fedavg.pytree import Tree, TreeSpec
 from fedavg.step import Step
 
 __all__ = ["BASELINE", "build_personalisation_eval", "fine_tune"]
@@ -58,15 +58,16 @@ def build_personalisation_eval(
             f"the strategies are {sorted(strategies)}; give at least one, none called {BASELINE}"
         )
     evaluate, start, bounds = _evaluation(model, weights, metrics)
-    count = examples or count_examples
+    spec, count = TreeSpec.of(start), examples or count_examples
 
     def compared(given: Tree, data: Any) -> dict[str, Any]:
         own, held_out = data
+        broadcast = spec.flatten(given)
         results = {BASELINE: evaluate(given, held_out)}
         for name, step in strategies.items():
-            returned = step(given, own)
-            pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)
-            results[name] = evaluate(returned[0] if pair else returned, held_out)
+            # A copy for each: a strategy that trains in place must not hand its model to the next one.
+            trained = weights_of(step(spec.unflatten(broadcast), own), spec)
+            results[name] = evaluate(trained, held_out)
         return {f"{name}/{metric}": result[metric] for name, result in results.items() for metric in bounds}
 
     return evaluation_rounds(
@@ -77,6 +78,11 @@ def build_personalisation_eval(
         },
         examples=lambda data: count(data[1]),
         aggregator=model_aggregator,
+        finalizers={
+            f"{name}/{metric}": _renamed(finalizer, name, tuple(bounds))
+            for name in (BASELINE, *strategies)
+            for metric, finalizer in _finalizers(model).items()
+        },
     )
 
 
@@ -104,6 +110,17 @@ def fine_tune(model: FunctionalModel, optimizer: ClientOptimizer, *, epochs: int
         return weights
 
     return run
+
+
+def _finalizers(model: Any) -> Mapping[str, Finalizer]:
+    return model.finalizers if isinstance(model, FunctionalModel) else {}
+
+
+def _renamed(finalizer: Finalizer, name: str, metrics: tuple[str, ...]) -> Finalizer:
+    """The finalizer of one strategy, shown that strategy's sums by the names the model gave them."""
+    return lambda sums: finalizer(
+        {EXAMPLES: sums[EXAMPLES], **{metric: sums[f"{name}/{metric}"] for metric in metrics}}
+    )
 
 
 def _evaluation(

@@ -135,6 +135,12 @@ class TreeSpec:
         for leaf, start, end in self._spans:
             yield leaf, vector[start:end].astype(leaf.dtype, copy=True).reshape(leaf.shape)
 
+    def non_finite(self, vector: NDArray[Any]) -> str | None:
+        """Name the first leaf that holds NaN or infinity, in its own dtype; None if there is none."""
+        with np.errstate(over="ignore"):
+            paths = (leaf.path for leaf, array in self.arrays(vector) if not np.isfinite(array).all())
+            return next((path or "the weights" for path in paths), None)
+
     @cached_property
     def _spans(self) -> list[tuple[Leaf, int, int]]:
         """Each leaf with where it begins and ends in a flat vector."""

@@ -12,6 +12,7 @@ Invariants:
 - the bytes of an array are not copied (an archive of 220 MB costs 220 MB).
 
 Not here: fetching and hashes (`fedavg.datasets.fetch`), and finding a file in an archive (`fedavg.datasets.members`).
+Nor is memory limited: five bytes of a pickle can ask for 32 GB, so only files whose hash has been checked come here.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _MALFORMED = (
     AttributeError,
     OverflowError,
     MemoryError,
+    RecursionError,
 )
 
 

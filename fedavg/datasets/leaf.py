@@ -79,7 +79,7 @@ class _Users:
         raw, samples = self.parts[user]
         try:
             fields = msgspec.json.decode(raw, type=dict[str, list[Any]])
-        except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
             raise MalformedFile(f"the data of user '{user}' is not of LEAF's format: {error}") from error
         for field, values in fields.items():
             if len(values) != samples:
@@ -97,7 +97,7 @@ def _open(file: Path) -> _File:
                 opened.fileno(), 0, access=mmap.ACCESS_READ
             )  # Held by the parts, and freed with them.
         found = msgspec.json.decode(mapped, type=_File)
-    except (OSError, ValueError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, msgspec.DecodeError, RecursionError) as error:
         raise MalformedFile(f"{file} is not a json file of LEAF's format: {error}") from error
     if len(found.num_samples) != len(found.users) or {*found.users} != found.user_data.keys():
         raise MalformedFile(

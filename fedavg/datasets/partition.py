@@ -151,7 +151,8 @@ def dirichlet(
         Positions in `labels`, shape (clients, examples_per_client), all different.
 
     Raises:
-        ParameterError: more examples asked for than there are, or a number out of range.
+        ParameterError: more examples asked for than there are, a number out of range, or labels that are no whole
+            numbers from 0.
 
     Source: Hsu, Qi, Brown 2019, "Measuring the effects of non-identical data distribution", section 3.
 
@@ -160,6 +161,12 @@ def dirichlet(
     """
     _check(len(labels), clients, examples_per_client)
     _check_concentration(concentration)
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "biu" or labels.min() < 0:
+        raise ParameterError(
+            f"the labels have shape {labels.shape} and type {labels.dtype}, the least is {labels.min()}; give whole"
+            " numbers from 0, one for each example"
+        )
     generator = np.random.default_rng(seed)
     piles = [generator.permutation(np.flatnonzero(labels == label)) for label in range(int(labels.max()) + 1)]
     left = np.array([len(pile) for pile in piles])

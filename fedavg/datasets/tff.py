@@ -15,9 +15,10 @@ Not here: the messages inside SQLite's rows (`fedavg.datasets.tf_example`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +68,16 @@ def read_tff_sqlite(
             client is fetched.
     """
     path = Path(path)
-    splits = [name for (name,) in _rows(path, _SPLITS)]
+    splits = _texts(path, _rows(path, _SPLITS))
     if split not in splits:
         raise MalformedFile(f"{path} holds no part '{split}'; it holds {', '.join(splits) or 'nobody'}")
-    return ClientData(
-        [client for (client,) in _rows(path, _CLIENTS, split)], _SqliteClients(path, split, dict(shapes))
-    )
+    client_ids = _texts(path, _rows(path, _CLIENTS, split))
+    for one, other in pairwise(client_ids):
+        if one == other:
+            raise MalformedFile(
+                f"{path} names client '{one}' twice in '{split}'; write it again, each client once"
+            )
+    return ClientData(client_ids, _SqliteClients(path, split, dict(shapes)))
 
 
 def read_tff_hdf5(path: str | Path) -> ClientData:
@@ -91,7 +96,7 @@ def read_tff_hdf5(path: str | Path) -> ClientData:
     """
     path = Path(path)
     with _open_hdf5(path) as file:
-        client_ids = sorted(_group(file, path, "examples"))
+        client_ids = sorted(map(str, _group(file, path, "examples")))
     if not client_ids:
         raise MalformedFile(f"{path} holds nobody; its group 'examples' is empty")
     return ClientData(client_ids, _Hdf5Clients(path))
@@ -104,9 +109,15 @@ class _SqliteClients:
     shapes: Mapping[str, tuple[int, ...]]
 
     def __call__(self, client_id: str) -> dict[str, NDArray[Any] | list[bytes]]:
-        examples = [bytes(row) for (row,) in _rows(self.path, _EXAMPLES, self.split, client_id)]
+        examples = [row for (row,) in _rows(self.path, _EXAMPLES, self.split, client_id)]
         if not examples:
             raise MalformedFile(f"{self.path} holds no example of client '{client_id}' in '{self.split}'")
+        for example in examples:
+            if not isinstance(example, bytes):
+                raise MalformedFile(
+                    f"{self.path} holds a {type(example).__name__} where an example of client '{client_id}' should be;"
+                    " the file is damaged: fetch it again"
+                )
         return stack_examples(examples, self.shapes)
 
 
@@ -117,7 +128,14 @@ class _Hdf5Clients:
     def __call__(self, client_id: str) -> dict[str, NDArray[Any] | list[bytes]]:
         with _open_hdf5(self.path) as file:
             client = _group(file, self.path, f"examples/{client_id}")
-            return {name: _field(self.path, f"{client_id}/{name}", client[name]) for name in sorted(client)}
+            fields = {name: _field(self.path, f"{client_id}/{name}", client[name]) for name in sorted(client)}
+        if len({len(entries) for entries in fields.values()}) != 1:
+            counts = ", ".join(f"{len(entries)} of '{name}'" for name, entries in fields.items())
+            raise MalformedFile(
+                f"client '{client_id}' in {self.path} has {counts or 'no field'}; each example has an entry in every"
+                " field: the file is damaged"
+            )
+        return fields
 
 
 def _rows(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
@@ -125,23 +143,38 @@ def _rows(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
             return connection.execute(query, values).fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise MalformedFile(
             f"{path} is not an SQLite file of TensorFlow Federated's layout: {error}; decompress it first if it is"
             " compressed"
         ) from error
 
 
-def _open_hdf5(path: Path) -> h5py.File:
+def _texts(path: Path, rows: list[tuple[Any, ...]]) -> list[str]:
+    """The names in rows of one column."""
+    for (name,) in rows:
+        if not isinstance(name, str):
+            raise MalformedFile(
+                f"{path} has {name!r} where a name should be; the file is damaged: fetch it again"
+            )
+    return [name for (name,) in rows]
+
+
+@contextmanager
+def _open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """The file, for reading; damage that shows only while it is read is told like damage that shows at once."""
     try:
         import h5py
     except ImportError as error:
         raise MissingLibrary("HDF5 files need h5py; pip install 'veilsum[hdf5]'") from error
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except MalformedFile:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise MalformedFile(
-            f"{path} is not an HDF5 file: {error}; decompress it first if it is compressed"
+            f"{path} is not an HDF5 file, or is damaged: {error}; decompress it first if it is compressed"
         ) from error
 
 
@@ -161,10 +194,11 @@ def _field(path: Path, name: str, found: Any) -> NDArray[Any] | list[bytes]:
 
     if not isinstance(found, h5py.Dataset) or found.ndim == 0:
         raise MalformedFile(f"'{name}' in {path} is no list of entries; the layout is examples/client/field")
-    if h5py.check_string_dtype(found.dtype) is not None:
+    if h5py.check_string_dtype(found.dtype) is not None and found.ndim == 1:
         return [bytes(text) for text in found[()]]
     if found.dtype.kind not in "biuf":
         raise MalformedFile(
-            f"'{name}' in {path} holds entries of type {found.dtype}; numbers and text are read"
+            f"'{name}' in {path} holds entries of type {found.dtype} and shape {found.shape[1:]}; numbers and text"
+            " are read, one text for each example"
         )
     return np.asarray(found[()])

@@ -92,6 +92,8 @@ def build_unweighted_fed_avg(
 
     Arguments are `build_weighted_fed_avg`'s; under `private_sum` the divisor is the public expected number of clients.
     """
+    if not isinstance(model, FunctionalModel) and not metrics:
+        examples = _uncounted
     work = _work(model, client_optimizer, weights, metrics, examples)
     return _process(work, server_optimizer, model_aggregator, weighted=False)
 
@@ -178,6 +180,11 @@ def _work(
             "a FunctionalModel is trained by the library; give client_optimizer=fedavg.sgd(learning_rate=...)"
         )
     return local_work(model, optimizer)
+
+
+def _uncounted(_: Any) -> int:
+    """Nobody asks for the number of examples, so a client's data need not have a length."""
+    return 1
 
 
 def _process(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import dp
@@ -133,9 +134,10 @@ def private_sum(
             f"max_participations is {privacy.max_participations}, and nobody can count who takes part in lists that the"
             " caller chooses; give population= and pass the whole ClientData, or leave the cap out"
         )
-    for name, count in (("rounds", rounds), ("cohort_size", cohort_size)):
-        if count < 1:
-            raise ParameterError(f"{name} is {count}; give at least 1")
+    counts = {"rounds": rounds, "cohort_size": cohort_size, "most_examples": most_examples}
+    for name, count in counts.items():
+        if count is not None and not (isinstance(count, Integral) and count >= 1):
+            raise ParameterError(f"{name} is {count!r}; give a whole number, at least 1")
     if not 0 < weight_share < 1 - privacy.metrics_share:
         raise ParameterError(
             f"weight_share is {weight_share}; give a share above 0 that leaves room for the update"

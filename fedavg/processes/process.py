@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
@@ -26,8 +27,9 @@ from fedavg.core.types import (
     to_type,
     type_of,
 )
-from fedavg.errors import FedAvgError
-from fedavg.model import EXAMPLES, finalise
+from fedavg.errors import FedAvgError, ParameterError
+from fedavg.interrupts import told_apart
+from fedavg.model import EXAMPLES, Finalizer, finalise
 from fedavg.processes.collecting import Aggregator
 from fedavg.processes.work import RoundWork, flat_work
 from fedavg.pytree import Tree, TreeSpec
@@ -140,15 +142,16 @@ class Rounds:
 
         Raises:
             TreeError: another nest than the model's.
+            ParameterError: the weights hold NaN or infinity.
         """
-        return replace(state, model=ModelWeights(self._spec.unflatten(self._spec.flatten(weights))))
+        return replace(state, model=ModelWeights(self._spec.unflatten(_finite(self._spec, weights))))
 
     def statement(self) -> dp.Statements | None:
         """Both statements for everything this process has charged; None where nothing is promised to anybody."""
         return self._aggregator.statement()
 
     def _initialize(self) -> ProcessState:
-        start = self._spec.unflatten(self._spec.flatten(self._work.weights))
+        start = self._spec.unflatten(_finite(self._spec, self._work.weights))
         return ProcessState(ModelWeights(start), {})
 
     def _next(self, state: ProcessState, data: Any) -> RoundOutput:
@@ -156,15 +159,15 @@ class Rounds:
 
     def _collect(self, state: ProcessState, data: Any) -> tuple[NDArray[Any], Mapping[str, Any]]:
         """One round's average and metrics."""
-        weights = self._spec.flatten(state.model.trainable)
-        collected = self._aggregator.collect(
-            flat_work(self._work, self._spec, weights, state.round),
-            data,
-            model_hash=_model_hash(self._spec, weights),
-        )
-        metrics = finalise(
-            collected.sums, self._work.bounds, self._work.finalizers, floor=collected.least_examples
-        )
+        weights = _finite(self._spec, state.model.trainable)
+        with told_apart():
+            collected = self._aggregator.collect(
+                flat_work(self._work, self._spec, weights, state.round),
+                data,
+                model_hash=_model_hash(self._spec, weights),
+            )
+        finalizers = {name: _spared(name, finalizer) for name, finalizer in self._work.finalizers.items()}
+        metrics = finalise(collected.sums, self._work.bounds, finalizers, floor=collected.least_examples)
         return collected.average, {self._name: metrics, **collected.facts()}
 
 
@@ -189,19 +192,31 @@ class FederatedProcess(Rounds):
         return replace(super()._initialize(), optimizer=optimizer)
 
     def _next(self, state: ProcessState, data: Any) -> RoundOutput:
+        # A state or a schedule that the optimizer cannot go on from is refused before anything is charged.
+        self._moved(state, np.zeros(self._spec.size))
         average, metrics = self._collect(state, data)
-        weights = self._spec.flatten(state.model.trainable)
-        with np.errstate(all="ignore"):
-            optimizer, moved = self._optimizer.update(
-                state.optimizer, weights, average.astype(self._spec.dtype)
-            )
-        if not np.isfinite(moved).all():
+        optimizer, trained = self._moved(state, average)
+        if (path := self._spec.non_finite(self._spec.flatten(trained))) is not None:
             raise FedAvgError(
-                f"round {state.round + 1} would leave NaN or infinity in the model; lower the server's learning rate"
+                f"round {state.round + 1} would leave NaN or infinity in {path}; lower the server's learning rate"
                 " and go on from the last state (the round stays charged)"
             )
-        following = ProcessState(ModelWeights(self._spec.unflatten(moved)), optimizer, state.round + 1)
-        return RoundOutput(following, metrics)
+        return RoundOutput(ProcessState(ModelWeights(trained), optimizer, state.round + 1), metrics)
+
+    def _moved(self, state: ProcessState, average: NDArray[Any]) -> tuple[OptimizerState, Tree]:
+        """The optimizer's state and the model after a step along `average`."""
+        weights = self._spec.flatten(state.model.trainable)
+        with np.errstate(all="ignore"):
+            try:
+                optimizer, moved = self._optimizer.update(
+                    state.optimizer, weights, average.astype(self._spec.dtype)
+                )
+            except KeyError as error:
+                raise ParameterError(
+                    f"the state holds {sorted(state.optimizer)} for the optimizer and {self._optimizer.name} needs"
+                    f" {error}; go on from a state of this process, or from initialize() and set_model_weights"
+                ) from error
+            return optimizer, self._spec.unflatten(moved)
 
 
 def spent_together(*processes: Rounds) -> tuple[dp.Epsilons, float]:
@@ -227,6 +242,33 @@ def spent_together(*processes: Rounds) -> tuple[dp.Epsilons, float]:
         ),
         math.fsum(each.server.delta for each in promises),
     )
+
+
+def _finite(spec: TreeSpec, weights: Tree) -> NDArray[Any]:
+    """The weights as one vector; refused unless finite, for no client can train them or be evaluated on them."""
+    flat = spec.flatten(weights)
+    if (path := spec.non_finite(flat)) is not None:
+        raise ParameterError(
+            f"{path} holds NaN or infinity; give finite weights, such as the last good state's"
+        )
+    return flat
+
+
+def _spared(name: str, finalizer: Finalizer) -> Finalizer:
+    """The finalizer, or NaN where it raises: noised sums can be negative, and the round has been paid for."""
+
+    def run(sums: Mapping[str, float]) -> float:
+        try:
+            return float(finalizer(sums))
+        except Exception as error:  # noqa: BLE001  The user's function may raise anything.
+            warnings.warn(
+                f"the finalizer of {name} raised {type(error).__name__} ({error}) and gives NaN; noised sums can be"
+                " negative or too large: let it expect that",
+                stacklevel=2,
+            )
+            return math.nan
+
+    return run
 
 
 def _model_hash(spec: TreeSpec, weights: NDArray[Any]) -> bytes:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fedavg.adapters.adapted import AdaptedStep
 from fedavg.core.types import SequenceType, StructType, TensorType, Type, to_type
-from fedavg.errors import ParameterError
+from fedavg.errors import ParameterError, TreeError
 from fedavg.misfits import buffers_in, written_into
 from fedavg.model import EXAMPLES, Finalizer, FunctionalModel, batches_of, check_bounds, count_examples
 from fedavg.processes.collecting import Work
@@ -36,6 +36,7 @@ __all__ = [
     "gradient_work",
     "local_work",
     "step_work",
+    "weights_of",
 ]
 
 ClientOptimizer = ServerOptimizer | Callable[[int], ServerOptimizer]
@@ -85,14 +86,14 @@ def step_work(
     start = getattr(step, "weights", None) if weights is None else weights
     if start is None:
         raise ParameterError("a plain step brings no weights; give weights= to start from")
-    if not isinstance(step, AdaptedStep) and (sentence := buffers_in(TreeSpec.of(start))):
+    spec, count = TreeSpec.of(start), examples or count_examples
+    if not isinstance(step, AdaptedStep) and (sentence := buffers_in(spec)):
         raise ParameterError(sentence)
     check_bounds(metrics)
-    count = examples or count_examples
 
     def summing(given: Tree, data: Any) -> tuple[Tree, dict[str, float]]:
         returned = step(given, data)
-        trained, reported = returned if metrics else (_weights_of(returned), {})
+        trained, reported = returned if metrics else (weights_of(returned, spec), {})
         number = count(data)
         return trained, {EXAMPLES: number, **{name: reported[name] * number for name in metrics}}
 
@@ -109,10 +110,20 @@ def local_work(model: FunctionalModel, optimizer: ClientOptimizer, *, proximal: 
     """
     if not 0 <= proximal < np.inf:
         raise ParameterError(f"the proximal strength is {proximal}; give a finite number, at least 0")
+    if not isinstance(optimizer, ServerOptimizer) and not callable(optimizer):
+        raise ParameterError(
+            f"the client optimizer is {optimizer!r}; give fedavg.sgd(learning_rate=...), or a function from the number"
+            " of rounds done to one"
+        )
     spec = TreeSpec.of(model.weights)
 
     def at(round_number: int) -> Step:
         chosen = optimizer if isinstance(optimizer, ServerOptimizer) else optimizer(round_number)
+        if not isinstance(chosen, ServerOptimizer):
+            raise ParameterError(
+                f"the client optimizer of round {round_number + 1} is a {type(chosen).__name__}; give"
+                " fedavg.sgd(learning_rate=...), or a function from the number of rounds done to one"
+            )
 
         def step(given: Tree, data: Any) -> tuple[Tree, dict[str, float]]:
             start = weights = spec.flatten(given)
@@ -146,10 +157,22 @@ def gradient_work(model: FunctionalModel) -> RoundWork:
     return RoundWork(model.weights, lambda _: step, model.bounds, model.finalizers, data_type(model))
 
 
-def _weights_of(returned: Any) -> Tree:
-    """The weights, where metrics may have come along that nobody declared: these stay on the client."""
+def weights_of(returned: Any, spec: TreeSpec) -> Tree:
+    """The weights, where metrics may have come along that nobody declared: these stay on the client.
+
+    Args:
+        returned: Weights, or (weights, metrics).
+        spec: Form of the weights, which may be such a pair themselves.
+    """
     pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)
-    return returned[0] if pair else returned
+    return returned[0] if pair and not _fits(spec, returned) else returned
+
+
+def _fits(spec: TreeSpec, tree: Tree) -> bool:
+    try:
+        return spec.matches(tree)
+    except TreeError:
+        return False
 
 
 def _no_sums(model: FunctionalModel) -> dict[str, float]:
@@ -178,7 +201,7 @@ def flat_work(work: RoundWork, spec: TreeSpec, weights: NDArray[Any], round_numb
     def watched(given: Tree, fetch: Callable[[], Any]) -> Any:
         returned = step(given, fetch())
         # Looking at the first client of a round is enough to tell, and costs nothing.
-        if watching and watching.pop() and (sentence := written_into(spec, given, weights)):
+        if watching and watching.pop() and (sentence := _written(spec, given, weights)):
             warnings.warn(sentence, stacklevel=2)
         return returned
 
@@ -187,3 +210,11 @@ def flat_work(work: RoundWork, spec: TreeSpec, weights: NDArray[Any], round_numb
         return trained.delta, trained.metrics
 
     return run
+
+
+def _written(spec: TreeSpec, given: Tree, weights: NDArray[Any]) -> str | None:
+    """What a step did to the weights it was given, in a sentence; whatever it was, its result counts."""
+    try:
+        return written_into(spec, given, weights)
+    except TreeError as error:
+        return f"the step changes the nest of weights that it is given ({error}); make a new one"

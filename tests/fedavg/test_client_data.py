@@ -116,3 +116,14 @@ def test_a_population_travels_to_another_process():
     data = ClientData.from_arrays(np.arange(3), users=["a", "b", "a"]).map(tuple)
     again = pickle.loads(pickle.dumps(data))
     np.testing.assert_array_equal(again.for_client("a")[0], [0, 2])
+
+
+def test_long_unsigned_ids_are_told_apart():
+    """A user's number that is a hash: as floats, neighbours above 2^53 would be one."""
+    users = np.array([2**60, 2**60 + 1, 2**60 + 1, 2**64 - 1], np.uint64)
+    data = ClientData.from_arrays(np.arange(4), users=users)
+    assert [data.for_client(user)[0].tolist() for user in data.client_ids] == [[0], [1, 2], [3]]
+    small = ClientData.from_arrays(np.arange(1), users=np.array([2**16 - 1], np.uint16))
+    for other in (-1, 2**17 - 1):
+        with pytest.raises(KeyError):
+            small.for_client(other)

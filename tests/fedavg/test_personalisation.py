@@ -1,5 +1,7 @@
 """Personalisation: what fine-tuning on a client's own data gains, as private sums, and nothing personal leaves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -87,3 +89,40 @@ def test_a_step_without_an_evaluation_is_refused():
         build_personalisation_eval(Step(), STRATEGIES, model_aggregator=insecure_sum)
     with pytest.raises(ParameterError, match="0 epochs"):
         fine_tune(MODEL, sgd(), epochs=0)
+
+
+def test_strategies_that_train_in_place_do_not_build_on_each_other():
+    def in_place(weights, data):
+        weights["mean"] += 1.0
+        return weights
+
+    evaluation = build_personalisation_eval(
+        lambda weights, data: {"at": float(weights["mean"][0])},
+        {"one": in_place, "two": in_place},
+        weights={"mean": np.zeros(1)},
+        metrics={"at": 5.0},
+        model_aggregator=insecure_sum,
+    )
+    eval_ = evaluation.next(evaluation.initialize(), CLIENTS).metrics["eval"]
+    assert (eval_["baseline/at"], eval_["one/at"], eval_["two/at"]) == (0.0, 1.0, 1.0)
+
+
+def test_weights_that_are_a_pair_are_personalised_whole():
+    evaluation = build_personalisation_eval(
+        lambda weights, data: {"at": float(weights[0][0])},
+        {"one": lambda weights, data: (weights[0] + 1.0, weights[1])},
+        weights=(np.zeros(1), {"b": np.zeros(1)}),
+        metrics={"at": 5.0},
+        model_aggregator=insecure_sum,
+    )
+    assert evaluation.next(evaluation.initialize(), CLIENTS).metrics["eval"]["one/at"] == 1.0
+
+
+def test_the_models_finalizers_are_applied_to_each_strategy():
+    model = replace(MODEL, finalizers={"error": lambda sums: 100 * sums["error"] / sums["num_examples"]})
+    evaluation = build_personalisation_eval(
+        model, {"half": fine_tune(model, sgd(learning_rate=0.5))}, model_aggregator=insecure_sum
+    )
+    eval_ = evaluation.next(evaluation.initialize(), CLIENTS).metrics["eval"]
+    assert eval_["baseline/error"] == pytest.approx(100 * EXACT)
+    assert eval_["half/error"] == pytest.approx(50 * EXACT)

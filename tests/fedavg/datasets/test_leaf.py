@@ -115,3 +115,11 @@ def test_a_changed_byte_is_read_or_refused(tmp_path_factory, position, value):
             data.for_client(user)
     except MalformedFile:
         pass
+
+
+def test_a_part_nested_too_deep_to_read_is_refused(tmp_path):
+    deep = "[" * 100_000 + "]" * 100_000
+    path = tmp_path / "deep.json"
+    path.write_text(f'{{"users": ["ada"], "num_samples": [1], "user_data": {{"ada": {{"x": {deep}}}}}}}')
+    with pytest.raises(MalformedFile, match="LEAF's format"):
+        read_leaf(path).for_client("ada")

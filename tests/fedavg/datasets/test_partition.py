@@ -187,3 +187,9 @@ def test_natural_users_keep_their_own():
 def test_other_impossible_deals_are_refused(build, sentence):
     with pytest.raises(ParameterError, match=sentence):
         build()
+
+
+@pytest.mark.parametrize("labels", [[0, 1, -1, -1], [0.0, 0.5, 1.0, 1.5], [[0], [0], [1], [1]]])
+def test_labels_that_are_no_whole_numbers_from_zero_are_refused(labels):
+    with pytest.raises(ParameterError, match="give whole numbers from 0, one for each example"):
+        deal(labels, clients=2, each=2)

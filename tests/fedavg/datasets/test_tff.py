@@ -153,3 +153,52 @@ def test_without_h5py_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingLibrary, match=r"pip install 'veilsum\[hdf5\]'"):
         read_tff_hdf5(tmp_path / "any.h5")
+
+
+@pytest.mark.parametrize("example", [3, 10**14, "text"])
+def test_a_row_that_holds_no_bytes_is_refused(emnist, example):
+    """Python would make so many zero bytes of a number."""
+    with closing(sqlite3.connect(emnist)) as connection, connection:
+        connection.execute("UPDATE examples SET serialized_example_proto = ?", (example,))
+    data = read_tff_sqlite(emnist, shapes=EMNIST)
+    with pytest.raises(MalformedFile, match=r"where an example of client .* should be"):
+        data.for_client(data.client_ids[0])
+
+
+def test_a_client_that_is_named_twice_or_by_no_text_is_refused(emnist):
+    with closing(sqlite3.connect(emnist)) as connection, connection:
+        connection.execute("INSERT INTO client_metadata SELECT * FROM client_metadata")
+    with pytest.raises(MalformedFile, match="twice in 'train'"):
+        read_tff_sqlite(emnist, shapes=EMNIST)
+    with closing(sqlite3.connect(emnist)) as connection, connection:
+        connection.execute("UPDATE client_metadata SET client_id = X'00'")
+    with pytest.raises(MalformedFile, match="where a name should be"):
+        read_tff_sqlite(emnist, shapes=EMNIST)
+
+
+def test_damage_inside_an_hdf5_file_is_named(tmp_path):
+    """Both files open without complaint: the damage shows when a client is fetched."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "fed.h5"
+    with h5py.File(path, "w") as file:
+        stored = file.create_dataset("examples/a/x", data=np.arange(500), compression="gzip", chunks=(500,))
+        chunk = stored.id.get_chunk_info(0)
+        file["examples/b/x"] = h5py.SoftLink("/nowhere")
+    whole = bytearray(path.read_bytes())
+    whole[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(whole)
+    data = read_tff_hdf5(path)
+    for client_id in data.client_ids:
+        with pytest.raises(MalformedFile, match="or is damaged"):
+            data.for_client(client_id)
+
+
+def test_hdf5_fields_of_unequal_length_and_tables_of_text_are_refused(write_hdf5):
+    h5py = pytest.importorskip("h5py")
+    path = write_hdf5(a={"x": np.arange(3), "y": np.arange(4)})
+    with pytest.raises(MalformedFile, match="3 of 'x', 4 of 'y'; each example has an entry in every field"):
+        read_tff_hdf5(path).for_client("a")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("examples/a/x", data=[["one", "two"]], dtype=h5py.string_dtype())
+    with pytest.raises(MalformedFile, match="one text for each example"):
+        read_tff_hdf5(path).for_client("a")
