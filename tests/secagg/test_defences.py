@@ -1,25 +1,25 @@
-"""Each defence of `tests/secagg/defences.py` is removed in a copy of the tree, and its test must fail."""
+"""Each defence of `tests/secagg/defences.toml` is removed in a copy of the tree, and its test must fail."""
 
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.secagg.defences import DEFENCES
-
 ROOT = Path(__file__).parents[2]
-IDS = [f"{defence.attack}: {defence.what}" for defence in DEFENCES]
+DEFENCES = tomllib.loads(Path(__file__).with_name("defences.toml").read_text())["defence"]
+IDS = [f"{defence['attack']}: {defence['what']}" for defence in DEFENCES]
 
 
 @pytest.mark.parametrize("defence", DEFENCES, ids=IDS)
 def test_the_table_is_up_to_date(defence):
     """What is removed stands in its file exactly once, and the test that must see it exists."""
-    for file, old, new in defence.edits:
-        assert (ROOT / "secagg" / file).read_text().count(old) == 1
-        assert old != new
-    file, name = defence.test.split("::")
+    for edit in defence["edit"]:
+        assert (ROOT / "secagg" / edit["file"]).read_text().count(edit["old"]) == 1
+        assert edit["old"] != edit["new"]
+    file, name = defence["test"].split("::")
     assert f"def {name}(" in (ROOT / "tests" / "secagg" / file).read_text()
 
 
@@ -43,7 +43,7 @@ def tree(tmp_path_factory):
     for folder in ("secagg", "tests/secagg", "tests/vectors"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", copy)
-    status, output = run(copy, *sorted({defence.test for defence in DEFENCES}))
+    status, output = run(copy, *sorted({defence["test"] for defence in DEFENCES}))
     assert status == 0, output
     return copy
 
@@ -51,12 +51,12 @@ def tree(tmp_path_factory):
 @pytest.mark.drill
 @pytest.mark.parametrize("defence", DEFENCES, ids=IDS)
 def test_its_test_fails_without_it(tree, defence):
-    kept = {file: (tree / "secagg" / file).read_text() for file, _, _ in defence.edits}
+    kept = {edit["file"]: (tree / "secagg" / edit["file"]).read_text() for edit in defence["edit"]}
     try:
-        for file, old, new in defence.edits:
-            path = tree / "secagg" / file
-            path.write_text(path.read_text().replace(old, new))
-        status, output = run(tree, defence.test)
+        for edit in defence["edit"]:
+            path = tree / "secagg" / edit["file"]
+            path.write_text(path.read_text().replace(edit["old"], edit["new"]))
+        status, output = run(tree, defence["test"])
     finally:
         for file, text in kept.items():
             (tree / "secagg" / file).write_text(text)
