@@ -61,6 +61,9 @@ def check(
         `impurity` (the same client's result depends on who came before it, or on chance), `metric-bound`, `buffers`
         (weights that look like batch-norm statistics), `cohort` (fewer clients than a round is to have).
 
+        What the first call alone leaves behind and later calls only read, such as a cache that is filled once or the
+        largest value so far, is the same in every call that is compared here, and is not found.
+
     Raises:
         TreeError: the weights themselves cannot be averaged.
         ParameterError: no weights.
@@ -107,13 +110,13 @@ def _of_runs(
             except StepError as error:
                 raise StepError(f"client {client_id}: {error}") from error
         findings = _mutation(step, spec, flat, data.for_client(first))
-    if not np.array_equal(runs[1].delta, runs[3].delta):
+    if not np.array_equal(runs[1].delta, runs[3].delta) or runs[1].metrics != runs[3].metrics:
         findings.append(
             Finding(
                 "impurity",
-                f"client {first} gave another update after client {last} had run: optimizer, schedule or"
-                " normalisation state, or a random generator that the step made once, is kept between clients; make it"
-                " anew in each call",
+                f"client {first} gave another update, or other metrics, after client {last} had run: optimizer,"
+                " schedule or normalisation state, or a random generator that the step made once, is kept between"
+                " clients; make it anew in each call",
             )
         )
     reported = runs[-1].metrics

@@ -1,10 +1,15 @@
 """`from_keras`: a compiled Keras model and the call that trains it, as a step; `model_from_keras`: as functions.
 
 Works with Keras 3 (any backend) and Keras 2.15. The one model is reused for every client in this process; before each
-client its weights and its *optimizer's* variables are set back, because a compiled model carries momentum and the step
-count of the schedule from one `fit` to the next. The generators inside its layers (dropout's, in Keras 3) begin anew
-from numpy's global one, which each client has to itself: neither do all clients drop the same units, nor does what one
-draws depend on another's data. In Keras 2 they do drop the same if the script seeds TensorFlow: leave it unseeded.
+client its weights and its *optimizer's* variables are set back, because a compiled model carries momentum, the learning
+rate that a callback set and the step count of the schedule from one `fit` to the next; so are its settings: what is
+frozen, how it is compiled, metrics, states of recurrent layers. The generators inside its layers (dropout's, in Keras
+3) begin anew from numpy's global one, which each client has to itself: neither do all clients drop the same units, nor
+does what one draws depend on another's data. In Keras 2 they do drop the same if the script seeds TensorFlow: leave it
+unseeded.
+
+Not here, but most of it found by `fedavg.check`: layers that the loop adds or removes; lists, arrays and the like that
+a layer of one's own keeps in an attribute (numbers and strings are put back); callbacks made outside the loop.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from fedavg.adapters.adapted import (
     adapted_model,
     check_buffers,
 )
+from fedavg.adapters.keras_settings import ModelSettings, learning_rate
 from fedavg.errors import ParameterError
 from fedavg.model import FunctionalModel
 
@@ -51,7 +57,8 @@ def from_keras(
         `fedavg.build_fed_eval`.
 
     Raises:
-        ParameterError: the model has non-trainable variables and `buffers` is "refuse".
+        ParameterError: the model has non-trainable variables and `buffers` is "refuse"; or an optimizer of
+            `keras.optimizers.legacy`.
     """
     trainer = _Trainer(model, fit or _fit, buffers)
     return AdaptedStep(trainer.weights, trainer.run, trainer.evaluate)
@@ -82,8 +89,10 @@ class _Trainer:
             for variable, value in zip(self._variables, values, strict=True):
                 variable.assign(value)
         self._values = [_array(variable) for variable in self._variables]
+        self._settings = ModelSettings(model)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self._settings.put_back()
         return _Trainer, (self._model, self._fit, self._buffers, (list(self._travelling), self._values))
 
     @property
@@ -94,7 +103,8 @@ class _Trainer:
     def run(self, weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
         """Train one client."""
         self._load(weights)
-        metrics = _metrics(self._fit(self._model, data))
+        with self._settings.in_use():
+            metrics = _metrics(self._fit(self._model, data))
         return self.weights, metrics
 
     def evaluate(self, weights: _Weights, data: Any) -> Mapping[str, Any]:
@@ -104,6 +114,7 @@ class _Trainer:
         return {name: float(value) for name, value in averages.items()}  # Under torch, Keras gives tensors.
 
     def _load(self, weights: _Weights) -> None:
+        self._settings.put_back()
         for variable, value in zip(self._variables, self._values, strict=True):
             variable.assign(value)
         for name, variable in self._travelling.items():
@@ -141,9 +152,10 @@ def model_from_keras(
     generators = _generators(model)
     initial = {name: _array(variable) for name, variable in trainable.items()}
     kept = [(variable, _array(variable)) for variable in held.values()]
-    gradients = _gradients(model)
+    gradients, settings = _gradients(model), ModelSettings(model)
 
     def load(weights: _Weights) -> None:
+        settings.put_back()
         for variable, value in kept:
             variable.assign(value)
         for name, variable in trainable.items():
@@ -237,13 +249,22 @@ def _begin_anew(generators: list[Any]) -> None:
 
 
 def _optimizer_variables(model: Any) -> list[Any]:
-    """What a compiled model carries from one `fit` to the next: moments, and the step count of the schedule."""
+    """What a compiled model carries from one `fit` to the next: moments, step count, the learning rate itself."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         return []
+    if not hasattr(optimizer, "build"):
+        raise ParameterError(
+            "the optimizer cannot be built before it trains, such as those of keras.optimizers.legacy; take one of"
+            " keras.optimizers"
+        )
     optimizer.build(model.trainable_variables)
     variables = optimizer.variables
-    return list(variables() if callable(variables) else variables)
+    held = list(variables() if callable(variables) else variables)
+    rate = learning_rate(optimizer)  # In Keras 2 it is none of the optimizer's variables.
+    if hasattr(rate, "assign") and all(variable is not rate for variable in held):
+        held.append(rate)
+    return held
 
 
 def _metrics(returned: Any) -> Metrics:

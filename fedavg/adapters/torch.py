@@ -1,16 +1,22 @@
 """`from_torch`: a PyTorch module and the loop that trains it, as a step; `model_from_torch`: as a functional model.
 
 The one module is reused for every client in this process. Before each client its parameters and buffers are set, its
-gradients dropped and its mode put back, so nothing passes from one client to the next through the module; what the
-loop itself keeps outside is the loop's: an optimizer that comes with state from before is refused when it steps.
+gradients dropped and its attributes put back (modes, hooks, what is frozen, a hidden state; buffers that are not
+persistent, too), so nothing passes from one client to the next through the module. What the loop keeps outside is the
+loop's: an optimizer that comes with state from before, or with a learning rate that a schedule has changed since, is
+refused when it steps.
+
+Not here, but most of it found by `fedavg.check`: a schedule made outside that has changed nothing yet, such as one that
+waits for a plateau; hooks on all modules of the process; torch's settings other than gradients and the default dtype.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +29,7 @@ from fedavg.adapters.adapted import (
     adapted_model,
     check_buffers,
 )
+from fedavg.adapters.torch_attributes import ModuleAttributes
 from fedavg.errors import ParameterError, StepError
 from fedavg.model import FunctionalModel
 
@@ -47,7 +54,8 @@ def from_torch(
         module: The model; its parameters now are the weights to start from. Any device.
         fit: Your loop, `fit(module, data)`: trains the module in place, and may return metrics. It makes its optimizer
             and schedule anew in each call.
-        buffers: What becomes of batch-norm statistics and other buffers: "refuse", "keep" or "average".
+        buffers: What becomes of batch-norm statistics and other buffers: "refuse", "keep" or "average". Those that are
+            not persistent, such as masks, are none of these: every client starts from the initial ones.
         evaluate: `evaluate(module, data)` gives averages over a client's examples, for `fedavg.build_fed_eval`; the
             module is in evaluation mode.
 
@@ -55,7 +63,7 @@ def from_torch(
         A step; `step.weights` are the initial weights by parameter name.
 
     Raises:
-        ParameterError: the module has buffers and `buffers` is "refuse".
+        ParameterError: the module has buffers and `buffers` is "refuse"; or it has lazy parameters without a shape.
     """
     initial, parameters = _initial(module, buffers)
     travelling = [
@@ -63,7 +71,7 @@ def from_torch(
         for name in initial
         if name in parameters or (buffers == "average" and initial[name].dtype.kind == "f")
     ]
-    trainer = _Trainer(module, initial, tuple(travelling), module.training, fit, evaluate)
+    trainer = _Trainer(ModuleAttributes(module), initial, tuple(travelling), fit, evaluate)
     return AdaptedStep(
         {name: initial[name] for name in travelling},
         trainer.run,
@@ -76,12 +84,16 @@ def from_torch(
 class _Trainer:
     """The one module and what it is set to before each client; a value, so that a step can go to other processes."""
 
-    module: torch.nn.Module
+    attributes: ModuleAttributes
     initial: _Weights
     travelling: tuple[str, ...]
-    training: bool
     fit: Callable[[torch.nn.Module, Any], Metrics]
     evaluate: Callable[[torch.nn.Module, Any], Mapping[str, Any]] | None
+    began: WeakKeyDictionary[torch.optim.Optimizer, str] = field(default_factory=WeakKeyDictionary)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without `began`: optimizers that the loop has used here are none of those that it will use there.
+        return _Trainer, (self.attributes, self.initial, self.travelling, self.fit, self.evaluate)
 
     def run(self, weights: _Weights, data: Any) -> tuple[_Weights, Metrics]:
         """Train one client."""
@@ -94,21 +106,23 @@ class _Trainer:
         return self._trained() if metrics is None else (self._trained(), metrics)
 
     def _fit(self, weights: _Weights, data: Any) -> Metrics:
-        _load(self.module, {**self.initial, **weights})
-        if any(part.training != self.training for part in self.module.modules()):
-            self.module.train(self.training)
-        with _fresh_optimizers():
-            return self.fit(self.module, data)
+        self._put_back(weights)
+        with _own_settings(), _fresh_optimizers(self.began):
+            return self.fit(self.attributes.module, data)
+
+    def _put_back(self, weights: _Weights) -> None:
+        self.attributes.put_back()
+        _load(self.attributes.module, {**self.initial, **weights})
 
     def _trained(self) -> dict[str, NDArray[Any]]:
-        state = self.module.state_dict()
+        state = self.attributes.module.state_dict()
         return {name: state[name].cpu().numpy() for name in self.travelling}
 
     def evaluated(self, weights: _Weights, data: Any) -> Mapping[str, Any]:
         """Evaluate one client's examples."""
-        _load(self.module, {**self.initial, **weights})
-        self.module.train(mode=False)
-        return {} if self.evaluate is None else self.evaluate(self.module, data)
+        self._put_back(weights)
+        module = self.attributes.module.train(mode=False)
+        return {} if self.evaluate is None else self.evaluate(module, data)
 
 
 def model_from_torch(
@@ -136,8 +150,10 @@ def model_from_torch(
             "a functional model keeps no buffers to average; use from_torch, or buffers='keep'"
         )
     initial, parameters = _initial(module, buffers)
+    attributes = ModuleAttributes(module)
 
     def outputs(weights: _Weights, inputs: Any, *, training: bool) -> torch.Tensor:
+        attributes.put_back()
         _load(module, {**initial, **weights})
         module.train(training)
         made: torch.Tensor = module(_tensor(inputs, module))
@@ -160,8 +176,16 @@ def model_from_torch(
 
 
 def _initial(module: torch.nn.Module, buffers: Buffers) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Everything the module holds now, and which of it are parameters."""
-    initial = {name: _array(value) for name, value in module.state_dict().items()}
+    """Everything the module holds now, tied values once, and which of it are parameters."""
+    import torch
+
+    held: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        if torch.nn.parameter.is_lazy(value):
+            raise ParameterError(f"parameter {name} has no shape yet; run the module on one batch first")
+        if isinstance(value, torch.Tensor):
+            held.setdefault(id(value), (name, value))
+    initial = {name: _array(value) for name, value in held.values()}
     parameters = [name for name, _ in module.named_parameters()]
     check_buffers(buffers, [name for name in initial if name not in parameters])
     return initial, parameters
@@ -174,18 +198,46 @@ def _tensor(value: Any, module: torch.nn.Module) -> torch.Tensor:
 
 
 @contextmanager
-def _fresh_optimizers() -> Iterator[None]:
-    """Refuse an optimizer that steps for the first time here and already holds state: it is another client's."""
+def _own_settings() -> Iterator[None]:
+    """Gradients on, and torch's default dtype as it was, whatever an earlier client's loop left behind."""
+    import torch
+
+    dtype = torch.get_default_dtype()
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def _fresh_optimizers(began: WeakKeyDictionary[torch.optim.Optimizer, str]) -> Iterator[None]:
+    """Refuse an optimizer from an earlier call, unless it has neither state nor schedule and its settings are the same.
+
+    Args:
+        began: The settings with which each optimizer, among those still alive, began its first call.
+    """
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     seen: set[int] = set()
 
     def before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if id(optimizer) not in seen and any(optimizer.state.values()):
+        if id(optimizer) in seen:
+            return
+        name = type(optimizer).__name__
+        if any(optimizer.state.values()):
             raise StepError(
-                f"the loop steps with a {type(optimizer).__name__} that holds state from before, such as another"
+                f"the loop steps with a {name} that holds state from before, such as another"
                 " client's momentum; make the optimizer anew in each call"
             )
+        # Torch's own mark; what a schedule holds is otherwise not to be seen from the optimizer.
+        settings, scheduled = _settings(optimizer), hasattr(optimizer.step, "_wrapped_by_lr_sched")
+        if optimizer in began and (scheduled or settings != began[optimizer]):
+            raise StepError(
+                f"the loop steps with a {name} from before that has a schedule, or other settings than it began with;"
+                " make optimizer and schedule anew in each call"
+            )
+        began.setdefault(optimizer, settings)
         seen.add(id(optimizer))
 
     handle = register_optimizer_step_pre_hook(before_step)
@@ -195,15 +247,22 @@ def _fresh_optimizers() -> Iterator[None]:
         handle.remove()
 
 
+def _settings(optimizer: torch.optim.Optimizer) -> str:
+    groups: list[dict[str, Any]] = optimizer.param_groups
+    return repr([{name: value for name, value in group.items() if name != "params"} for group in groups])
+
+
 def _load(module: torch.nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
     import torch
 
-    for name, target in module.state_dict(keep_vars=True).items():
+    state = module.state_dict(keep_vars=True)
+    for name, value in values.items():
+        target = state[name]
         held = target.detach()
         if target.device.type == "cpu":
-            held.numpy()[...] = values[name].reshape(target.shape)
+            held.numpy()[...] = value.reshape(target.shape)
         else:
-            held.copy_(torch.from_numpy(values[name].copy()).reshape(target.shape))
+            held.copy_(torch.from_numpy(value.copy()).reshape(target.shape))
         target.grad = None
 
 

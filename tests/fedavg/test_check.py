@@ -31,6 +31,17 @@ def test_optimizer_state_kept_between_clients_is_found():
     assert kinds(step) == ["impurity"]
 
 
+def test_metrics_that_depend_on_who_came_before_are_found():
+    seen = []
+
+    def step(weights, data):
+        seen.append(data)
+        return pure(weights, data), {"norm": np.mean(seen)}
+
+    assert kinds(step, metrics={"norm": 9.0}) == ["impurity"]
+    assert kinds(step) == []
+
+
 def test_a_shared_generator_is_found():
     rng = np.random.default_rng(0)
     assert kinds(lambda weights, data: {"w": rng.normal(size=3)}) == ["impurity"]
