@@ -130,7 +130,8 @@ class Ledger:
         Raises:
             LedgerError: the file is unreadable, unwritable, damaged, of another version, or another run's; or it is
                 shared, and the run promises another delta.
-            ParameterError: the ledger is shared and promises what the run cannot.
+            ParameterError: the ledger is shared and promises what the run cannot, or what it would not beside the
+                runs that joined before.
             UnsupportedEvent: the ledger is shared, and its filters do not cover the run's events.
         """
         ledger = cls(LedgerFile(None if path is None else Path(path), writable=True), accountant)
@@ -388,6 +389,7 @@ class Ledger:
                 if joined["run"] == plan["run"] and joined["accountant"] == plan["accountant"]:
                     self._run = run
                     return
+                self._budget.require_alike(plan["run"], joined["run"])
             newest = self._file.newest()
             spent = None if newest is None else Totals.of(json.loads(newest[4])).spent
             totals = Totals(spent=spent or self._budget.nothing)

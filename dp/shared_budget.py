@@ -237,6 +237,31 @@ class SharedBudget:
             server_order=server.get("order"),
         )
 
+    def require_alike(self, run: Mapping[str, Any], joined: Mapping[str, Any]) -> None:
+        """Refuse a run beside one with which this budget would be no promise: what either gives away, both do.
+
+        Args:
+            run: What the run says of itself: "seeded" where its randomness is known, "masked" false where the server
+                sees single inputs.
+            joined: The same of one that is on the ledger.
+
+        Raises:
+            ParameterError: one is seeded and the other is not; or one is masked and the other is not, and something is
+                promised against the server.
+        """
+        other = joined.get("task", joined.get("program", "another"))
+        if bool(run.get("seeded")) != bool(joined.get("seeded")):
+            raise ParameterError(
+                f"One of this run and {other}, which is on the ledger, is seeded: noise from a seed is known, so that"
+                " together they promise nothing; give the run a ledger of its own."
+            )
+        promised = self.server_epsilon is not None
+        if promised and bool(run.get("masked", True)) != bool(joined.get("masked", True)):
+            raise ParameterError(
+                f"One of this run and {other}, which is on the ledger, is without masks: the server sees its single"
+                " inputs, so that together they promise nothing against it; give the run a ledger of its own."
+            )
+
 
 @dataclass(frozen=True)
 class Sharing:

@@ -146,7 +146,7 @@ class _Reading:
     models_checked: int = 0
     _spent: Costs | None = None
     _owed: dict[int, Costs] = field(default_factory=dict)
-    _latest: dict[int, float] = field(default_factory=dict)
+    _latest: float = -math.inf
 
     def take(self, row: Row) -> None:
         """Look at one row."""
@@ -208,15 +208,13 @@ class _Reading:
             yield from self._cost(row)
 
     def _clock(self, row: Row) -> Iterator[str]:
-        """Its own run's rows are dated in order; another process's may have waited for the file."""
+        """Rows are dated in order, but for what may have waited for the file: several processes can charge one run."""
         time = row.body.get("time")
         if time is None:
             return
-        own = self._latest.get(row.run, -math.inf)
-        others = max(self._latest.values(), default=-math.inf) - BUSY_SECONDS
-        if time < max(own, others):
-            yield f"is dated {max(own, others) - time:.3f} s before a row above it: a clock ran back"
-        self._latest[row.run] = max(own, time)
+        if time < self._latest - BUSY_SECONDS:
+            yield f"is dated {self._latest - time:.3f} s before a row above it: a clock ran back"
+        self._latest = max(self._latest, time)
 
     def _model(self, row: Row) -> Iterator[str]:
         stored = bytes.fromhex(row.body["model"])

@@ -3,6 +3,8 @@
 Both arrive as `KeyboardInterrupt`. The first ends the run at once, for rounds can be long; the second is that client's
 failure like any other, for whether a run goes on must not depend on anybody's data.
 
+A worker is pressed by nobody: it ignores the signal, and ends when the process of the run does.
+
 Not here: what becomes of a client that failed (`fedavg.step`), of a round that was cut short (`fedavg.paid_round`).
 """
 
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["Pressed", "is_own", "told_apart"]
+__all__ = ["Pressed", "ignored", "is_own", "told_apart"]
 
 
 class Pressed(KeyboardInterrupt):
@@ -35,6 +37,12 @@ def told_apart() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def ignored() -> None:
+    """In a worker: from here on Ctrl-C is the run's own process's affair."""
+    if _in_main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def is_own(error: KeyboardInterrupt) -> bool:
     """Whether a client's work raised this itself; where that cannot be told, it counts as Ctrl-C.
 
@@ -43,7 +51,7 @@ def is_own(error: KeyboardInterrupt) -> bool:
     """
     if not _in_main_thread():
         return True  # Signals reach the main thread only.
-    return signal.getsignal(signal.SIGINT) is _press and not isinstance(error, Pressed)
+    return signal.getsignal(signal.SIGINT) in (_press, signal.SIG_IGN) and not isinstance(error, Pressed)
 
 
 def _press(number: int, frame: FrameType | None) -> NoReturn:

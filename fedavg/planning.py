@@ -60,6 +60,8 @@ class RunPlan:
         """
         if rounds < 1:
             raise ParameterError(f"rounds is {rounds}; give at least 1")
+        if any("\ud800" <= letter <= "\udfff" for letter in task):
+            raise ParameterError(f"the task's name {task!a} is no text that can be kept; give it another")
         sampler = _sampler(population, cohort_size, sampler)
         if privacy.mechanism == "central_matrix":
             privacy = replace(privacy, bands=privacy.bands or _most_bands(sampler))

@@ -71,7 +71,7 @@ def run_step(
             return _trained(step(given, data), spec, weights, metrics)
     except StepError:
         raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and not is_own(error):
             raise
         # The user's loop and the objects it returns may raise anything; only this client is concerned.
@@ -99,7 +99,10 @@ def _words(error: BaseException) -> str:
     """The error's own words, where it can say them."""
     try:
         return str(error)
-    except Exception as silent:  # noqa: BLE001  Even an error of the user can fail to be shown.
+    except BaseException as silent:
+        if isinstance(silent, KeyboardInterrupt) and not is_own(silent):
+            raise
+        # Even an error of the user can fail to be shown, in any way.
         return f"no words ({type(silent).__name__})"
 
 

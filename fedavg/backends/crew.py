@@ -183,10 +183,10 @@ class Crew:
             label: What the figures call it; the method when None.
 
         Raises:
-            BackendError: a worker refused, in words of this library's own.
+            BackendError: a worker refused, in words of this library's own; raised once all others have answered.
             secagg.SecAggError: a client of a worker did.
         """
-        begun = []
+        begun, refusals = [], []
         for worker, method, arguments, clients in requests:
             try:
                 worker.send(method, *arguments)
@@ -202,12 +202,15 @@ class Crew:
                 continue
             if reply.refusal is not None:
                 kind = secagg.RemoteProtocolError if reply.protocol else BackendError
-                raise kind(f"worker {worker.name} refused: {reply.refusal}")
+                refusals.append(kind(f"worker {worker.name} refused: {reply.refusal}"))
+                continue
             if reply.failure is not None:
                 self.lose(worker, f"it met a {reply.failure}, which its own log shows")
                 continue
             self._tell(StageFigures(number, name, worker.name, clients, *reply[4:]))
             yield worker, reply.value
+        for refusal in refusals:
+            raise refusal
 
     def lose(self, worker: Worker, cause: str) -> None:
         """Give a worker up; its clients have dropped out of the present round."""

@@ -20,6 +20,7 @@ from fedavg.backends.crew import Crew, Progress, WorkerLost
 from fedavg.backends.rounds import Remote
 from fedavg.backends.site import Reply, Site, serve
 from fedavg.errors import BackendError, ParameterError
+from fedavg.interrupts import ignored
 
 __all__ = ["Processes"]
 
@@ -36,7 +37,7 @@ class Processes(Remote):
         client_log: A folder for the clients' causes of failure, a file for each worker.
 
     Raises:
-        ParameterError: no workers.
+        ParameterError: no workers, or a folder that cannot be made.
     """
 
     def __init__(
@@ -50,6 +51,13 @@ class Processes(Remote):
         count = _processors() if workers is None else workers
         if count < 1:
             raise ParameterError(f"workers is {count}; give at least 1")
+        if client_log is not None:
+            try:
+                Path(client_log).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ParameterError(
+                    f"the folder of client_log {client_log} cannot be made: {error.strerror or error}; give another"
+                ) from error
         crew = Crew(_Spawner(count, timeout, client_log), progress)
         super().__init__(crew)
         weakref.finalize(self, crew.stop)
@@ -138,16 +146,15 @@ class _Process:
 
 def _work(connection: Connection, log: Path | None) -> None:
     """The process: calls come in, replies go out, until the other end closes."""
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
+    ignored()
     site = Site(log)
     connection.send(None)
     while True:
         try:
             message = connection.recv_bytes()
+            connection.send(serve(partial(_call, site, message)))
         except (EOFError, OSError):
             return
-        connection.send(serve(partial(_call, site, message)))
 
 
 def _call(site: Site, message: bytes) -> Any:

@@ -26,6 +26,7 @@ from fedavg.backends.crew import Crew, Progress, WorkerLost
 from fedavg.backends.rounds import Parts, Remote, Sums
 from fedavg.backends.site import Reply, Site, serve
 from fedavg.errors import BackendError, ParameterError
+from fedavg.interrupts import ignored
 
 __all__ = ["Ray"]
 
@@ -106,6 +107,7 @@ class _Actor:
     """What runs on a worker."""
 
     def __init__(self, log: str | None) -> None:
+        ignored()
         folder = None if log is None else Path(log)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -228,8 +230,9 @@ class _Worker:
         try:
             reply = ray.get(self._reply, timeout=self.timeout)
         except RayTaskError as error:
-            # Before any round there is nothing of a client's in the words.
-            words = f" ({error.cause})" if self._method in ("employ", "hold") else ""
+            # Nothing of a client's is in the words before its data is there, nor in a module's name that is missing.
+            told = self._method == "employ" or isinstance(error.cause, ModuleNotFoundError)
+            words = f" ({error.cause})" if told else ""
             raise WorkerLost(f"it met a {type(error.cause).__name__}{words}") from error
         except RayError as error:
             raise WorkerLost(type(error).__name__) from error

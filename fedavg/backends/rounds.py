@@ -173,9 +173,10 @@ class _Round:
 
         replies = self._calls("answer", there, messages, label=stage.value)
         if stage is Phase.UNMASK:
-            # All are shown before any is judged: whether one was answered decides what the round costs.
-            held = list(replies)
-            for _, answers in held:
+            # Each is shown as it is there, and all before any is judged: one that was answered is what the round costs.
+            held = []
+            for worker, answers in replies:
+                held.append((worker, answers))
                 for client, answer in answers:
                     self._show(stage.value, client, answer)
             replies = iter(held)

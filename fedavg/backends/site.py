@@ -230,9 +230,13 @@ class Site:
         return order.plan.encode(self._values(client), keystream, seeds)
 
     def _note(self, client_id: Any, cause: str) -> None:
-        if self._log is None:
-            _client_logger.info("client %s: %s", client_id, cause)
-            return
-        line = json.dumps({"client": str(client_id), "round": self._order.number, "cause": cause})
-        with self._log.open("a") as log:
-            log.write(line + "\n")
+        if self._log is not None:
+            line = json.dumps({"client": str(client_id), "round": self._order.number, "cause": cause})
+            try:
+                with self._log.open("a") as log:
+                    log.write(line + "\n")
+                return
+            except OSError as error:
+                # One client's failure must not cost the worker's others, neither by its step nor by its log.
+                cause = f"{cause} (and its log cannot be written: {error.strerror or error})"
+        _client_logger.info("client %s: %s", client_id, cause)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import dp
-from fedavg.cli.ledgers import Outlook, exported, merged, model_hashes, outlook, round_rows
+from fedavg.cli.ledgers import Outlook, caveats, exported, merged, model_hashes, name_of, outlook, round_rows
 from fedavg.cli.screen import Screen
 from fedavg.errors import CheckpointError, ParameterError
 from fedavg.report import epsilon_text
@@ -45,6 +45,8 @@ def show_command(
     for run in spent.runs:
         screen.heading(_run_name(run))
         screen.facts(_run_facts(spent, run, ahead[run.number]))
+    for caveat in caveats(spent):
+        screen.warn(caveat)
     if spent.shared is not None:
         screen.say(
             "Several runs share this budget, so what is guaranteed is the budget; what was spent is bookkeeping."
@@ -87,7 +89,7 @@ def _down(value: float) -> float:
 
 
 def _run_name(run: dp.RunSpending) -> str:
-    return f"Run {run.number}: {run.run.get('task', 'unnamed')}"
+    return f"Run {run.number}: {name_of(run)}"
 
 
 def _run_facts(spent: dp.Spending, run: dp.RunSpending, ahead: Outlook | None) -> dict[str, str]:
@@ -166,6 +168,8 @@ def verify_command(
     for finding in found.findings:
         screen.fail(finding)
     if not found.findings:
+        for caveat in caveats(dp.spending(path)):
+            screen.warn(caveat)
         screen.say(
             "Everything fits. Keep the newest hash elsewhere: a ledger that is replaced whole fits itself."
         )
@@ -220,6 +224,9 @@ def merge_command(
         for path, spent in zip(paths, ledgers, strict=True)
     ]
     screen.table(("ledger", "rounds", "eps readers", "eps server"), rows)
+    for path, spent in zip(paths, ledgers, strict=True):
+        for caveat in caveats(spent):
+            screen.warn(f"{path}: {caveat}")
     screen.line("")
     screen.facts(
         {

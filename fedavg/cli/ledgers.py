@@ -21,7 +21,18 @@ from dp.events import Composed, Gaussian, together
 from fedavg.errors import CheckpointError, ParameterError
 from fedavg.pytree import TreeSpec
 
-__all__ = ["SCHEMA", "Merged", "Outlook", "exported", "merged", "model_hashes", "outlook", "round_rows"]
+__all__ = [
+    "SCHEMA",
+    "Merged",
+    "Outlook",
+    "caveats",
+    "exported",
+    "merged",
+    "model_hashes",
+    "name_of",
+    "outlook",
+    "round_rows",
+]
 
 SCHEMA = "veilsum ledger export 1"
 """Name of the form that `docs/ledger-schema.json` describes."""
@@ -105,6 +116,23 @@ def _pace(path: Path, run: int) -> float | None:
     ]
     known = [time for time in times if time is not None]
     return (known[-1] - known[0]) / (len(known) - 1) if len(known) > 1 else None
+
+
+def name_of(run: dp.RunSpending) -> str:
+    """What a run calls itself: its task, or its program."""
+    return str(run.run.get("task", run.run.get("program", "unnamed")))
+
+
+def caveats(spent: dp.Spending) -> list[str]:
+    """What takes a promise away, however little was spent: one sentence for each run that it is true of."""
+    said = []
+    for one in spent.runs:
+        name = f"run {one.number} ({name_of(one)})"
+        if one.run.get("seeded"):
+            said.append(f"{name} was seeded: simulation, no guarantee")
+        if not one.run.get("masked", True):
+            said.append(f"{name} was computed without cryptography: nothing is promised against the server")
+    return said
 
 
 def round_rows(path: Path, spent: dp.Spending) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ class Settings:
 
         population, cohort = self.preset("population", dataset), self.preset("cohort", dataset)
         rounds = self.preset("rounds", dataset)
-        if not 0 < cohort < population:
+        if not 0 < cohort < population or rounds < 1:
             return None  # Everybody is drawn every time, or the sizes are refused later.
         return max(1, int(binom.ppf(0.99, rounds, cohort / population)))
 

@@ -383,7 +383,8 @@ class Context:
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
-        return {"secure": repr(self._secure), "seeded": self._entropy.is_seeded}
+        masked = {} if self._secure.masked else {"masked": False}
+        return {"secure": repr(self._secure), "seeded": self._entropy.is_seeded, **masked}
 
     def _fingerprint(self, computation: FederatedComputation) -> dict[str, Any]:
         graph = hashlib.sha256(listing(*computation.results).encode()).hexdigest()

@@ -41,6 +41,7 @@ from fedavg.flower.wire import (
     users_records,
     write_reply,
 )
+from fedavg.interrupts import Pressed, told_apart
 from fedavg.layout import Contribution
 from fedavg.own_dice import OwnDice, kept
 from fedavg.pytree import TreeSpec
@@ -176,10 +177,15 @@ def _train(plan: RoundPlan, request: Request, message: Message, context: Context
     message.content = records
 
     def step(_: Any, __: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        with kept():
+        with kept(), told_apart():
             # Flower's simulations play many nodes in one process: what one draws must not depend on another's data.
             OwnDice(os.urandom(32)).throw(0)
-            reply = app(message, context)
+            try:
+                reply = app(message, context)
+            except Pressed:
+                raise
+            except KeyboardInterrupt as error:  # Flower's own handlers raise another.
+                raise WireError("the app interrupted itself") from error
         if reply.has_error():
             raise WireError("the app answered with an error")
         return arrays_of(reply.content)[1], _metrics(reply.content)

@@ -71,6 +71,35 @@ def test_runs_join_are_numbered_and_continued(path):
     again.verify()
 
 
+@pytest.mark.parametrize("seeded_first", [True, False])
+def test_a_seeded_run_shares_no_budget_with_one_that_promises_something(path, seeded_first):
+    """Its noise is known to whoever knows the seed, so what both released would be no promise kept."""
+    Ledger.share(path, budget=SharedBudget(delta=1e-5, readers_epsilon=4.0))
+
+    def attach(task, seeded):
+        return Ledger.attach(path, accountant=accountant(), run={"task": task, "seeded": seeded})
+
+    attach("first", seeded_first)
+    with pytest.raises(ParameterError, match="this run and first, which is on the ledger, is seeded"):
+        attach("second", not seeded_first)
+    assert attach("third", seeded_first).sharing.runs == 2
+    assert attach("first", seeded_first).run == 1
+
+
+def test_a_run_without_masks_shares_no_budget_against_the_server_with_one_that_has_them(tmp_path):
+    for promised, path in ((9.0, tmp_path / "both.sqlite"), (None, tmp_path / "readers.sqlite")):
+        budget = SharedBudget(delta=1e-5, readers_epsilon=4.0, server_epsilon=promised)
+        Ledger.share(path, budget=budget)
+        Ledger.attach(path, accountant=accountant(), run={"task": "ideal", "masked": False})
+        if promised is None:
+            join(path)
+            continue
+        with pytest.raises(
+            ParameterError, match="this run and ideal, which is on the ledger, is without masks"
+        ):
+            join(path)
+
+
 def test_one_runs_ledger_is_not_shared(path):
     ledger = join(path)
     assert ledger.sharing is None

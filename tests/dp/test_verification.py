@@ -207,6 +207,14 @@ def test_a_clock_that_ran_back_is_named(path):
     assert finding.startswith("Row 5 is dated 51.500 s before")
 
 
+def test_a_row_that_waited_for_the_file_is_no_clock_that_ran_back(path):
+    """Two processes charge one run: each takes the time first, and the file when the other leaves it."""
+    ledger = spend(path, sampler=TURNS)
+    last = max(row.body.get("time") or 0.0 for row in ledger.rows())
+    ledger.reserve(timestamp=last - 0.02)
+    assert verify(path).findings == ()
+
+
 def test_a_forged_budget_is_named(path):
     """Chained anew, an edit is only visible in what the rows add up to."""
     spend(path, sampler=TURNS, readers_epsilon=4.0)

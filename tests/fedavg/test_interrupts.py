@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from fedavg.interrupts import Pressed, is_own, told_apart
+from fedavg.interrupts import Pressed, ignored, is_own, told_apart
 
 RUN = """
 import signal
@@ -68,6 +68,18 @@ def test_a_handler_of_the_users_own_is_left_alone():
     finally:
         signal.signal(signal.SIGINT, before)
     assert pressed == [signal.SIGINT]
+
+
+def test_where_the_signal_is_ignored_nobody_else_can_have_interrupted():
+    """As in a worker, or in a run that a shell put into the background."""
+    before = signal.getsignal(signal.SIGINT)
+    ignored()
+    try:
+        with told_apart():
+            signal.raise_signal(signal.SIGINT)
+            assert is_own(KeyboardInterrupt())
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_no_signal_reaches_a_second_thread():

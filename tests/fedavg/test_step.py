@@ -1,5 +1,7 @@
 """One client's work: its own copy in, a checked update out, every failure typed."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,25 @@ def test_weights_that_are_a_pair_are_not_taken_for_weights_and_metrics():
 def test_every_failure_is_a_step_error_with_its_cause(step, says):
     with pytest.raises(StepError, match=says):
         run(step, {"loss": 1.0})
+
+
+def cancelled(weights, data):
+    raise asyncio.CancelledError("by a time limit of the step's own")
+
+
+def unspeakable(weights, data):
+    class Unspeakable(Exception):
+        def __str__(self):
+            raise SystemExit
+
+    raise Unspeakable
+
+
+@pytest.mark.parametrize(("step", "says"), [(cancelled, "CancelledError: by a"), (unspeakable, "no words")])
+def test_no_kind_of_error_gets_out_of_a_client(step, says):
+    """Not even one that is no `Exception`, such as asyncio's cancellation, or whose words raise another."""
+    with pytest.raises(StepError, match=says):
+        run(step)
 
 
 def test_an_interrupt_is_not_swallowed():

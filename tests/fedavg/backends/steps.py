@@ -51,8 +51,33 @@ class Beyond(BaseException):
 
 def telling(weights, data):
     """Fails in every way that there is, each time with what must not be told."""
-    kind = (RuntimeError, KeyError, SystemExit, Beyond)[int(data[0]) % 4]
+    kind = (RuntimeError, KeyError, SystemExit, Beyond, KeyboardInterrupt)[int(data[0]) % 5]
     raise kind(f"patient {4711:d} of {data[0]}")
+
+
+def abrupt(weights, data):
+    """Three clients fail in ways that end more than themselves, unless they are kept from it."""
+    if data[0] < 3:
+        raise (KeyboardInterrupt, Beyond, Unspeakable)[int(data[0])]
+    return step(weights, data)
+
+
+class Unspeakable(Exception):
+    """Ends the process that asks for its words."""
+
+    def __str__(self):
+        raise SystemExit
+
+
+class Unreadable:
+    """A client's data whose arrival fails, with what must not be told."""
+
+    def __reduce__(self):
+        return _unreadable, ()
+
+
+def _unreadable():
+    raise Beyond(f"patient {4711:d}")
 
 
 def hanging(weights, data):

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import time
 
 import numpy as np
@@ -12,12 +13,15 @@ import fedavg
 from fedavg import Federation
 from fedavg.backends.crew import WorkerLost
 from fedavg.backends.processes import Processes, _Process
-from fedavg.errors import BackendError, ParameterError, RoundAborted
+from fedavg.errors import BackendError, ParameterError
 from tests.fedavg.backends.steps import (
     LocalWithout,
+    Unreadable,
+    abrupt,
     assert_same,
     clients,
     deadly,
+    failing,
     hanging,
     run,
     settings,
@@ -65,14 +69,45 @@ def test_a_run_that_is_broken_off_leaves_no_answer_for_the_next(backend):
     assert_same(run(backend), run(None))
 
 
-def test_an_errors_words_are_in_nothing_that_the_process_of_the_run_shows(backend, capfd, caplog):
+def test_an_errors_words_are_in_nothing_that_the_process_of_the_run_shows(capfd, caplog):
     """Steps that raise whatever there is, in processes whose standard error is this one's."""
-    with caplog.at_level(logging.DEBUG), pytest.raises(RoundAborted):
+    with caplog.at_level(logging.DEBUG), Processes(3) as backend:
         run(backend, telling, cohort_size=60)
+        with pytest.raises(BackendError, match="no worker is left: it met a Beyond"):
+            fedavg.train(step, [Unreadable()] * 60, **settings(), backend=backend)
     shown = "".join(capfd.readouterr()) + caplog.text
     assert "a worker met a Beyond at" in shown
     assert "patient" not in shown
-    assert run(backend, cohort_size=60).rounds[0].survivors == 60
+
+
+def test_however_a_client_fails_its_neighbours_in_the_process_are_in_the_sum(backend):
+    one = run(backend, abrupt, cohort_size=60)
+    assert one.rounds[0].survivors == 60
+    assert_same(one, run(None, abrupt, cohort_size=60))
+
+
+def test_a_clients_log_that_cannot_be_written_costs_nobody(tmp_path):
+    """A full disk, say: here a folder stands where each process would write."""
+    for number in (1, 2):
+        (tmp_path / f"worker-{number}.jsonl").mkdir()
+    with Processes(2, client_log=tmp_path) as backend:
+        assert_same(run(backend, failing, cohort_size=60), run(None, failing, cohort_size=60))
+
+
+def test_a_folder_for_the_clients_log_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ParameterError, match="cannot be made: Not a directory"):
+        Processes(1, client_log=tmp_path / "file" / "log")
+
+
+def test_ctrl_c_does_not_reach_the_processes(backend):
+    """A terminal sends it to all of them; what becomes of the run is decided in the run's own process."""
+    backend.prepare((step, "layout"), fedavg.ClientData.of(clients()))
+    before = {child.pid for child in multiprocessing.active_children()}
+    for child in before:
+        os.kill(child, signal.SIGINT)
+    assert_same(run(backend), run(None))
+    assert {child.pid for child in multiprocessing.active_children()} == before
 
 
 @pytest.mark.drill

@@ -12,6 +12,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+import fedavg
 from fedavg import Federation
 from fedavg.backends import of
 from fedavg.backends.ray import Ray, _Node, _taken
@@ -24,10 +25,12 @@ from fedavg.core import (
     federated_map,
     federated_sum,
 )
-from fedavg.errors import BackendError, ParameterError, RoundAborted
+from fedavg.errors import BackendError, ParameterError
 from tests.fedavg.backends import programs
 from tests.fedavg.backends.steps import (
     LocalWithout,
+    Unreadable,
+    abrupt,
     assert_same,
     clients,
     deadly,
@@ -103,15 +106,18 @@ def test_a_step_that_cannot_travel_is_refused_before_anything_is_charged(cluster
     assert Federation(step, clients(), **settings(folder=tmp_path, resume=True)).ledger.charged == 0
 
 
-def test_an_errors_words_are_in_no_log(cluster, capfd):
+def test_an_errors_words_are_in_no_log(cluster, capfd, caplog):
     """Neither in what the process of the run shows, nor in any file that Ray keeps of its workers."""
-    with Ray() as backend, pytest.raises(RoundAborted):
-        run(backend, telling, cohort_size=60)
+    with Ray() as backend:
+        assert_same(run(backend, telling, cohort_size=60), run(None, telling, cohort_size=60))
+        assert_same(run(backend, abrupt, cohort_size=60), run(None, abrupt, cohort_size=60))
+        with pytest.raises(BackendError, match="no worker is left: it met a Beyond; see"):
+            fedavg.train(step, [Unreadable()] * 60, **settings(), backend=backend)
     logs = b"".join(
         path.read_bytes() for path in Path(cluster.head_node.get_logs_dir_path()).rglob("*") if path.is_file()
     )
-    assert b"a worker met a Beyond at" in logs
-    assert b"patient" not in logs + "".join(capfd.readouterr()).encode()
+    assert "it met a Beyond" in caplog.text
+    assert b"patient" not in logs + "".join((*capfd.readouterr(), caplog.text)).encode()
 
 
 def test_workers_are_where_the_gpus_of_their_step_are(cluster):

@@ -143,6 +143,32 @@ def dies_once(name, at):
     return lambda worker, stage: worker == name and stage == at
 
 
+@pytest.mark.parametrize("refuser", range(WORKERS))
+def test_a_share_that_unmasks_keeps_its_round_charged_whichever_worker_refuses_then(refuser, monkeypatch):
+    """What the others answered is there, whether or not it is of any use."""
+    answer = Site.answer
+
+    def refusing(site, messages):
+        answered = answer(site, messages)
+        if stage_of("answer", (messages,)) == "unmask" and messages[0][0] % WORKERS == refuser:
+            raise secagg.UnexpectedMessage("out of turn")
+        return answered
+
+    monkeypatch.setattr(Site, "answer", refusing)
+    shown = []
+    federation = Federation(
+        step,
+        clients(),
+        **settings(cohort_size=60, record=lambda stage, sender, _: shown.append((stage, sender))),
+        backend=remote()[0],
+    )
+    with pytest.raises(RoundAborted, match="stays charged") as caught:
+        federation.run_round()
+    assert caught.value.charged
+    assert federation.ledger.charged == 1
+    assert {sender % WORKERS for stage, sender in shown if stage == "unmask"} == {0, 1, 2} - {refuser}
+
+
 @pytest.mark.parametrize("stage", ["open", "advertise", "share", "masked_input", "unmask"])
 def test_a_lost_worker_costs_its_clients_from_that_stage_on_and_nothing_else(stage, caplog):
     """Worker w2 holds the clients at positions 1, 4, 7, ...: the round is that in which these fall silent then."""

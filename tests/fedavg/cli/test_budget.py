@@ -12,7 +12,17 @@ import pytest
 import dp
 from dp.accounting import epsilon
 from dp.events import Composed, Gaussian
+from fedavg import SecureAggregation
 from fedavg.cli.ledgers import merged, outlook
+from fedavg.core import (
+    Context,
+    at_clients,
+    federated_broadcast,
+    federated_clip,
+    federated_computation,
+    federated_map,
+    federated_sum,
+)
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "ledger-schema.json"
 SAMPLER = dp.PaddedPoisson(3000, 300)
@@ -114,6 +124,55 @@ def test_a_shared_ledger_says_that_the_budget_is_the_promise(veilsum, tmp_path):
     assert content["budget"] == {"readers": 4.0, "server": 20.0}
     assert all(run["outlook"]["rounds_left"] > 0 for run in content["runs"])
     assert "what is guaranteed is the budget" in " ".join(veilsum("budget", "show", path).out.split())
+
+
+@federated_computation(at_clients(np.float32))
+def shared_twice(x):
+    """Two sums, one after the other, under one draw."""
+    first = federated_sum(federated_clip(x, l2=1.0))
+    scaled = federated_map(lambda own, total: own * np.tanh(total), (x, federated_broadcast(first)))
+    return first, federated_sum(federated_clip(scaled, l2=1.0))
+
+
+def test_what_programs_of_the_federated_core_spent_is_shown_verified_and_merged(veilsum, tmp_path):
+    path = tmp_path / "core.sqlite"
+    settings = {"population": 40, "delta": 1e-4, "noise_multiplier": 3.0, "cohort_size": 20}
+    context = Context(**settings, rounds=3, ledger=path, secure=SecureAggregation.ideal())
+    spent = context.run(shared_twice, [np.float32(1)] * 40).statements
+    for command in ("show", "verify", "merge"):
+        ran = veilsum("budget", command, path, "--json")
+        assert ran.code == 0, ran.err
+        assert json.loads(ran.out)["epsilon"]["readers"] == pytest.approx(spent.readers.epsilon)
+    assert "Run 1: shared_twice" in veilsum("budget", "show", path).out
+
+
+def test_a_filter_over_programs_is_verified(veilsum, tmp_path):
+    path = tmp_path / "filter.sqlite"
+    settings = {"population": 40, "delta": 1e-4, "noise_multiplier": 5.0, "readers_epsilon": 9.0}
+    context = Context(**settings, rounds=None, ledger=path, secure=SecureAggregation.ideal())
+    for _ in range(2):
+        context.run(shared_twice, [np.float32(1)] * 40)
+    ran = veilsum("budget", "verify", path)
+    assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize(
+    ("said_of_itself", "says"),
+    [({"seeded": True}, "seeded: simulation, no"), ({"masked": False}, "computed without cryptography")],
+)
+def test_a_ledger_whose_epsilons_promise_nothing_says_so_wherever_they_are_shown(
+    veilsum, tmp_path, said_of_itself, says
+):
+    """Whoever reads the ledger alone has no statement beside it."""
+    path = tmp_path / "ledger.sqlite"
+    run = {"task": "mine", "seeded": False, "masked": True, **said_of_itself}
+    ledger = dp.Ledger.attach(path, accountant=accountant(), run=run)
+    ledger.settle(ledger.reserve(timestamp=1.0), survivors=375, model_hash=bytes(32), timestamp=2.0)
+    filled(tmp_path / "other")
+    for arguments in (("show", path), ("verify", path), ("merge", tmp_path / "other", path)):
+        ran = veilsum("budget", *arguments)
+        assert ran.code == 0
+        assert f"run 1 (mine) was {says}" in " ".join((ran.out + ran.err).split())
 
 
 @pytest.fixture

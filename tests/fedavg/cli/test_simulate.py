@@ -232,6 +232,17 @@ def test_a_shared_ledger_that_is_not_there_is_one_sentence(veilsum, tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_rounds_and_names_that_cannot_be_are_one_sentence_each(veilsum, tmp_path):
+    for options, said in (
+        (("--rounds", -1), "rounds is -1"),
+        (("--task", "a\udcff"), "name 'a\\udcff' is no text"),
+    ):
+        ran = veilsum(*SMALL, *options, "--output", tmp_path / "run")
+        assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+        assert said in ran.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_more_dropout_than_a_round_may_lose_is_refused_in_the_options_own_words(veilsum):
     ran = veilsum(*SMALL, "--dropout", 0.5)
     assert (ran.code, ran.out) == (2, "")

@@ -1,9 +1,11 @@
 """Private rounds over Flower's messages, with the network in memory."""
 
+import asyncio
 import dataclasses
 import itertools
 import json
 import os
+import signal
 import sqlite3
 import threading
 from types import SimpleNamespace
@@ -271,10 +273,11 @@ def test_a_node_past_its_cap_pads(tmp_path):
     assert [line["survivors"] for line in lines(tmp_path)] == [4, 4]
 
 
-def test_a_node_whose_app_fails_sends_zeros_and_says_nothing(tmp_path, caplog):
+@pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError, KeyboardInterrupt, SystemExit])
+def test_a_node_whose_app_fails_sends_zeros_and_says_nothing(tmp_path, caplog, kind):
     def body(message, context):
         if context.node_config["partition-id"] == 0:
-            raise ValueError("patient 4711 is ill")
+            raise kind("patient 4711 is ill")
         return Message(message.content, reply_to=message)
 
     settings = rounds(4, metrics={})
@@ -284,6 +287,16 @@ def test_a_node_whose_app_fails_sends_zeros_and_says_nothing(tmp_path, caplog):
     assert lines(tmp_path)[0]["released"]["failed"] == pytest.approx(1, abs=0.9)
     assert not any("4711" in str(reply) for _, _, reply in grid.seen)
     assert "4711" not in "".join(line.message for line in caplog.records if line.name.endswith("server"))
+
+
+def test_ctrl_c_while_an_app_trains_ends_the_nodes_process(tmp_path):
+    def body(message, context):
+        signal.raise_signal(signal.SIGINT)
+        return Message(message.content, reply_to=message)
+
+    settings = rounds(4, metrics={})
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, settings, network(tmp_path, settings, body=body))
 
 
 def test_evaluation_is_refused_by_nodes_and_left_out_by_the_server(tmp_path):
