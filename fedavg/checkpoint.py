@@ -54,7 +54,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, fingerprint: Mapping[str, Any], resume: bool) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # A step may change the working directory.
         self.public, self.operator, self.clients = (
             self.path / part for part in ("public", "operator", "clients")
         )
@@ -93,7 +93,7 @@ class RunFolder:
 
     def write(self, path: Path, fill: Callable[[BinaryIO], object]) -> None:
         """Replace a file whole: readers see the old content or the new, never a part."""
-        beside = path.with_name(path.name + ".part")
+        beside = path.with_name(f"{path.name}.{os.getpid()}.part")  # Two processes may run one folder.
         with open(beside, "wb") as file:
             fill(file)
             file.flush()
@@ -103,7 +103,7 @@ class RunFolder:
     def pin(self, ledger: dp.Ledger) -> None:
         """Keep where the ledger is and its newest row, so that no run goes on with less than it has spent."""
         sequence, digest = ledger.head
-        content = {"path": str(Path(str(ledger.path)).absolute()), "sequence": sequence, "hash": digest}
+        content = {"path": str(ledger.path), "sequence": sequence, "hash": digest}
         self.write(self.operator / "ledger.json", lambda file: file.write(json.dumps(content).encode()))
 
     def pinned(self) -> Mapping[str, Any] | None:

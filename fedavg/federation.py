@@ -221,13 +221,13 @@ class Federation:
 
     def _attach(self, ledger: str | Path | None, fingerprint: Mapping[str, Any]) -> None:
         """Open ledger and counts: those this run was begun with, holding all that it has spent, or none."""
-        path = Path(ledger) if ledger is not None else self._folder.ledger if self._folder else None
+        own = self._folder.ledger if self._folder else None
+        path = own if ledger is None else Path(ledger).absolute()  # A step may change the working directory.
         pinned = self._folder.pinned() if self._folder else None
-        if pinned is not None and (
-            path is None or str(path.absolute()) != pinned["path"] or not path.exists()
-        ):
+        if pinned is not None and (path is None or str(path) != pinned["path"] or not path.exists()):
             raise dp.LedgerError(
-                f"this run was charged to the ledger {pinned['path']}; resume it with that ledger"
+                f"this run was charged to the ledger {pinned['path']}; resume it with that ledger, where it was (a copy"
+                " would not count what the other spends)"
             )
         self.ledger = dp.Ledger.attach(path, accountant=self._accountant, run=fingerprint)
         if pinned is not None:

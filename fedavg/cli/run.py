@@ -251,7 +251,12 @@ def _show(
     screen.line("")
     screen.line(f"Report:  {figures['report'] or 'none'}", style="bold")
     screen.line(f"Model:   {folder / 'public' / 'model.npz'}")
-    screen.line(f"Ledger:  {figures['ledger']}")
+    screen.line(f"Ledger:  {_from_here(result.ledger)}")
+
+
+def _from_here(path: Path | None) -> str:
+    """A path as somebody in the working directory would write it."""
+    return str(path.relative_to(Path.cwd()) if path is not None and path.is_relative_to(Path.cwd()) else path)
 
 
 def _counted(count: int, what: str) -> str:

@@ -1,6 +1,8 @@
 """A run folder with a wrong byte, a missing ledger or a failing function of the user's: said clearly, nothing lost."""
 
+import os
 import shutil
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 import dp
 import fedavg
 from fedavg import CheckpointError, FedAvgError, Federation, ParameterError, SecureAggregation, sgd, train
+from fedavg.checkpoint import RunFolder
 from tests.fedavg.runs import CLIENTS, settings, step
 
 
@@ -115,3 +118,40 @@ def test_a_round_that_would_overflow_the_model_leaves_the_last_one():
     np.testing.assert_array_equal(federation.result().weights["w"], np.zeros(4))
     assert federation.ledger.charged == 1
     assert federation.reports == []
+
+
+def test_a_step_may_change_the_working_directory(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def leaving(weights, data):
+        os.chdir(elsewhere)
+        return step(weights, data)
+
+    train(leaving, CLIENTS, **ideal(folder="run", ledger="spent.sqlite"))
+    assert not any(elsewhere.iterdir())
+    monkeypatch.chdir(tmp_path)
+    resumed = train(leaving, CLIENTS, **ideal(folder="run", ledger="spent.sqlite", resume=True))
+    assert len(resumed.rounds) == 2
+
+
+def test_a_run_in_a_copied_folder_does_not_go_on(stopped, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("copies") / "copy"
+    shutil.copytree(stopped, copy)
+    with pytest.raises(dp.LedgerError, match="resume it with that ledger, where it was"):
+        resume(copy)
+
+
+def test_two_processes_may_write_one_folder(tmp_path):
+    """Each writes beside the file, then puts it there whole: neither takes the other's half-written one."""
+    folders = [RunFolder(tmp_path, fingerprint={}, resume=True) for _ in range(2)]
+    path = tmp_path / "public" / "file"
+
+    def fill(file):
+        file.write(b"one")
+        with patch("os.getpid", lambda: 1):
+            folders[1].write(path, lambda other: other.write(b"other"))
+
+    folders[0].write(path, fill)
+    assert path.read_bytes() == b"one"
