@@ -59,7 +59,8 @@ def run(settings: Settings, screen: Screen) -> dict[str, Any]:
         raise fedavg.ParameterError(result.stopped or "no round was run")
     if result.stopped:
         screen.warn(f"stopped after {len(result.rounds)} rounds: {result.stopped}")
-    figures = _figures(data.name, result, _write_report(setup, folder, result, screen))
+    ledger = settings.ledger or folder / "operator" / "ledger.sqlite"  # As the user would write it.
+    figures = _figures(data.name, result, ledger, _write_report(setup, folder, result, screen))
     _show(settings, figures, result, folder, screen)
     return figures
 
@@ -193,7 +194,7 @@ def _write_report(setup: Setup, folder: Path, result: fedavg.Result, screen: Scr
         return None
 
 
-def _figures(dataset: str, result: fedavg.Result, page: Path | None) -> dict[str, Any]:
+def _figures(dataset: str, result: fedavg.Result, ledger: Path | str, page: Path | None) -> dict[str, Any]:
     """The object of `--json`: these keys and no others."""
     last, plan, sampler = result.rounds[-1], result.plan, result.sampler
     readers, server = result.statement.readers, result.statement.server
@@ -208,7 +209,7 @@ def _figures(dataset: str, result: fedavg.Result, page: Path | None) -> dict[str
         "cohort": sampler.cohort_size,
         "min_survivors": plan.minimum_survivors,
         "bytes_up_per_client": max(kept.bytes_up_per_client for kept in result.rounds),
-        "ledger": str(result.ledger),
+        "ledger": str(ledger),
         "report": None if page is None else str(page),
     }
 
@@ -251,12 +252,7 @@ def _show(
     screen.line("")
     screen.line(f"Report:  {figures['report'] or 'none'}", style="bold")
     screen.line(f"Model:   {folder / 'public' / 'model.npz'}")
-    screen.line(f"Ledger:  {_from_here(result.ledger)}")
-
-
-def _from_here(path: Path | None) -> str:
-    """A path as somebody in the working directory would write it."""
-    return str(path.relative_to(Path.cwd()) if path is not None and path.is_relative_to(Path.cwd()) else path)
+    screen.line(f"Ledger:  {figures['ledger']}")
 
 
 def _counted(count: int, what: str) -> str:
