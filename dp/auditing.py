@@ -63,7 +63,7 @@ class OneShot:
         epsilon: The estimate at the asked delta.
         mean: Mean cosine of the canaries that took part.
         stddev: Their deviation.
-        null_stddev: Deviation of the cosine of a direction that did not take part, 1/sqrt(dimension).
+        null_stddev: Deviation of the cosine of a direction that did not take part.
     """
 
     epsilon: float
@@ -200,6 +200,8 @@ def one_run_bound(
         raise ParameterError(
             f"scores {scores.shape} and coins {included.shape} must be two finite vectors of one length"
         )
+    if len(scores) < 2:
+        raise ParameterError(f"{len(scores)} canaries were given; one is guessed in and one out: give two")
     checks.probability("significance", significance)
     order = np.argsort(scores, kind="stable")
     level = significance / len(fractions)
@@ -224,13 +226,16 @@ def _largest(canaries: int, guesses: int, right: int, delta: float, level: float
     return _last(refuted, _LARGEST_EPSILON) if refuted(0.0) else 0.0
 
 
-def one_shot_estimate(cosines: NDArray[np.float64], *, dimension: int, delta: float) -> OneShot:
+def one_shot_estimate(
+    cosines: NDArray[np.float64], *, dimension: int, delta: float, null_stddev: float | None = None
+) -> OneShot:
     """Estimate epsilon from the cosines between canaries' random directions and the released update.
 
     Args:
         cosines: One a canary that took part, shape (k,), k at least 2.
         dimension: d of the update; a direction that did not take part has cosine N(0, 1/d) nearly.
         delta: In (0, 1).
+        null_stddev: Deviation of that cosine where directions are not spread evenly; 1/sqrt(d) when None.
 
     Raises:
         ParameterError: fewer than two canaries, or a number out of range.
@@ -242,7 +247,7 @@ def one_shot_estimate(cosines: NDArray[np.float64], *, dimension: int, delta: fl
         raise ParameterError(f"{cosines.shape} finite cosines were given; give one a canary, at least two")
     checks.integer("dimension", dimension, 1)
     checks.probability("delta", delta)
-    null = 1 / math.sqrt(dimension)
+    null = 1 / math.sqrt(dimension) if null_stddev is None else checks.positive("null_stddev", null_stddev)
     mean, stddev = float(cosines.mean()), float(cosines.std(ddof=1))
 
     def larger(epsilon: float) -> bool:

@@ -231,6 +231,21 @@ class CentralMatrix:
         target = self.noise_multiplier * self.sensitivity * column * _ROUNDING
         return math.sqrt(target * target + SMOOTHING_VARIANCE) * _ROUNDING
 
+    def stddev_of_release(self, number: int = 1) -> float:
+        """Deviation of the noise in the estimate that a run's `number`-th release gives, in units of the sums.
+
+        It is least for the first one, for what is taken off a later one to recover its own sum is noised, too.
+
+        Args:
+            number: Of the release, from 1.
+        """
+        first, *later = (int(c) for c in self.coefficients)
+        rest = [c / first for c in later]
+        recovered = [1.0]  # The factor's inverse, which the estimates apply to the noise.
+        while len(recovered) < checks.integer("number", number, 1):
+            recovered.append(-math.fsum(map(mul, rest, reversed(recovered))))
+        return self.stddev / first * math.hypot(*recovered)
+
     @cached_property
     def event(self) -> BandedGaussian:
         """What one participation costs one client, over the rounds it touches."""

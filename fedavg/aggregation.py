@@ -101,12 +101,13 @@ class AggregationPlan:
             rotation_key: 32 public bytes that do not depend on the clients' data; used with compression="rotation".
 
         Raises:
-            ParameterError: too few honest survivors, or settings that exclude each other.
+            ParameterError: too few honest survivors, noise that cannot be drawn, or settings that exclude each other.
             dp.ParameterError: the modulus cannot hold the worst sum, the noise shares are too small.
         """
         noise = Noise(privacy, secure, cohort, noise_multiplier)
         encoding = _encoding(tuple(blocks), noise, secure, cohort, rotation_key)
         mechanism = noise.mechanism(sensitivity=encoding.sensitivity, dimension=encoding.dimension)
+        noise.check_drawable(mechanism)
         in_sum = noise.in_masked_sum(mechanism)
         bits = encoding.check_bits(secure.modulus_bits, summands=cohort, noise_stddev=in_sum)
         return cls(
@@ -132,10 +133,15 @@ class AggregationPlan:
         return replace(self, encoding=replace(self.encoding, blocks=tuple(blocks), scales=tuple(scales)))
 
     def stddev_of_sum(self, block: str, survivors: int | None = None) -> float:
-        """Deviation of the noise in a released coordinate of a block, in its own unit, with so many survivors (all)."""
+        """Deviation of the noise in a released coordinate of a block, in its own unit, with so many survivors (all).
+
+        Correlated noise: in a run's first round; later ones have more (`dp.CentralMatrix.stddev_of_release`).
+        """
         mechanism = self.mechanism
-        if isinstance(mechanism, Central):
-            noise = mechanism.noise_multiplier * mechanism.sensitivity
+        if isinstance(mechanism, dp.CentralMatrix):
+            noise = mechanism.stddev_of_release()
+        elif isinstance(mechanism, dp.CentralGaussian):
+            noise = mechanism.stddev
         else:
             noise = mechanism.stddev_of_sum(self.cohort if survivors is None else survivors)
         return noise / self.encoding.scale(block)

@@ -55,7 +55,7 @@ class ClientData:
             The population; a `ClientData` is returned as it is.
 
         Raises:
-            ParameterError: none of the three, or nobody in it.
+            ParameterError: none of the three, nobody in it, or data that can be gone through only once.
         """
         if isinstance(clients, ClientData):
             data = clients
@@ -69,6 +69,8 @@ class ClientData:
             )
         if len(data) == 0:
             raise ParameterError("there are no clients; give at least one")
+        if isinstance(clients, dict | list | tuple):
+            _refuse_iterators(clients)
         return data
 
     @classmethod
@@ -251,6 +253,17 @@ def _refuse_repeats(client_ids: Sequence[Any]) -> None:
             f"{len(client_ids)} clients have {different} different ids; give each client once, with all that it holds"
             " (ClientData.from_arrays(..., users=) gathers examples by user)"
         )
+
+
+def _refuse_iterators(clients: Mapping[Any, Any] | Sequence[Any]) -> None:
+    """A client is asked for its data in every round that it is drawn for; an iterator is empty after the first."""
+    held = clients.items() if isinstance(clients, Mapping) else enumerate(clients)
+    for client_id, data in held:
+        if isinstance(data, Iterator):
+            raise ParameterError(
+                f"client {client_id!r} holds a {type(data).__name__}, which can be gone through only once; give a list"
+                " of what it yields, or a fedavg.ClientData whose function makes it anew"
+            )
 
 
 def _part(for_client: Callable[[Any], Any], client_ids: Sequence[Any]) -> Callable[[Any], Any]:

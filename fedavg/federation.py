@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf, isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,10 @@ class Federation:
         self.rounds, self.privacy = rounds, privacy
         self.secure = secure or SecureAggregation()
         self._entropy = entropy or RunEntropy()
+        if not isinstance(self._entropy, RunEntropy):
+            raise ParameterError(f"entropy is {entropy!r}; give fedavg.RunEntropy.seeded(n), or leave it out")
+        if evaluate is not None and not callable(evaluate):
+            raise ParameterError(f"evaluate is {evaluate!r}; give a function of the released weights")
         self._evaluate, self._record = evaluate, record
         spec = TreeSpec.of(weights)
         initial = spec.flatten(weights)
@@ -383,8 +388,10 @@ class Federation:
     def _simulated(self, dropout: float) -> int:
         """How many of the cohort the simulator silences in each round."""
         cohort = self.sampler.cohort_size
-        if not 0 <= dropout < 1:
-            raise ParameterError(f"simulated_dropout is {dropout}; give a share of the cohort from 0 up to 1")
+        if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+            raise ParameterError(
+                f"simulated_dropout is {dropout!r}; give a share of the cohort from 0 up to 1"
+            )
         lost = int(dropout * cohort + 1e-9)
         if cohort - lost < self.plan.minimum_survivors:
             raise ParameterError(

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -55,9 +56,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         for name, bound in self.metrics.items():
-            if not 0 < bound < np.inf:
+            if not isinstance(bound, Real) or not 0 < bound < np.inf:
                 raise ParameterError(
-                    f"metric {name} has bound {bound}; give the largest absolute value it can take"
+                    f"metric {name} has bound {bound!r}; give the largest absolute value it can take"
                 )
         layers, clip = self._layers, self.privacy.l2_clip_norm
         if isinstance(clip, Mapping) and {*clip} != {*layers}:

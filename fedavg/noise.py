@@ -107,6 +107,26 @@ class Noise:
             honest_survivors=self.honest_survivors,
         )
 
+    def check_drawable(self, mechanism: Distributed | Central) -> None:
+        """Refuse noise that is out of its sampler's range: a round that could not draw it would have been paid for.
+
+        Raises:
+            ParameterError: says how much noise it is.
+        """
+        shares = self.cohort if self.secure.one_draw else 1
+        try:
+            if isinstance(mechanism, dp.DistributedSkellam):
+                dp.Skellam(variance=mechanism.local_variance * shares)
+            elif isinstance(mechanism, Central):
+                dp.DiscreteGaussian(stddev=mechanism.stddev)
+            else:
+                dp.DiscreteGaussian(stddev=mechanism.local_stddev * sqrt(shares))
+        except dp.ParameterError as error:
+            raise ParameterError(
+                f"a noise multiplier of {self.noise_multiplier:g} over {mechanism.dimension:,} values cannot be drawn"
+                f" ({error}); raise epsilon, or give a smaller multiplier"
+            ) from error
+
     def in_masked_sum(self, mechanism: Distributed | Central) -> float:
         """Deviation of the noise that a sum of the whole cohort has under its masks, in integer units."""
         if isinstance(mechanism, Central):

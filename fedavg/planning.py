@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 import dp
 from fedavg.aggregation import AggregationPlan, SecureAggregation
@@ -14,7 +15,7 @@ from fedavg.errors import ParameterError
 from fedavg.layout import Layout
 from fedavg.pytree import TreeSpec
 
-__all__ = ["RunPlan"]
+__all__ = ["RunPlan", "require_kinds"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,11 @@ class RunPlan:
         Raises:
             ParameterError, dp.ParameterError, secagg.ParameterError: settings that cannot keep the promise.
         """
-        if rounds < 1:
-            raise ParameterError(f"rounds is {rounds}; give at least 1")
+        require_kinds(privacy, secure, metrics)
+        if not isinstance(rounds, Integral) or rounds < 1:
+            raise ParameterError(f"rounds is {rounds!r}; give a whole number, at least 1")
+        if not isinstance(task, str):
+            raise ParameterError(f"task is {task!r}; give a name, as text")
         if any("\ud800" <= letter <= "\udfff" for letter in task):
             raise ParameterError(f"the task's name {task!a} is no text that can be kept; give it another")
         sampler = _sampler(population, cohort_size, sampler)
@@ -88,17 +92,38 @@ class RunPlan:
         return cls(sampler, layout, aggregation, accountant)
 
 
+def require_kinds(privacy: object, secure: object, metrics: object) -> None:
+    """Refuse what anybody's first run may give in the place of these three, as a sentence."""
+    if not isinstance(privacy, dp.Privacy):
+        raise ParameterError(
+            f"privacy is {privacy!r}; give a dp.Privacy, such as dp.Privacy(readers_epsilon=8.0, delta=1e-5,"
+            " l2_clip_norm=1.0)"
+        )
+    if not isinstance(secure, SecureAggregation):
+        raise ParameterError(
+            f"secure is {secure!r}; give a fedavg.SecureAggregation, or leave it out for its defaults"
+        )
+    if not isinstance(metrics, Mapping):
+        raise ParameterError(
+            f'metrics is {metrics!r}; give a mapping of name to largest absolute value, such as {{"loss": 5.0}}'
+        )
+
+
 def _sampler(population: int, cohort_size: int | None, sampler: dp.Sampler | None) -> dp.Sampler:
     if (cohort_size is None) == (sampler is None):
         raise ParameterError(
             f"cohort_size is {cohort_size} and sampler is {sampler}; give exactly one of the two"
         )
     if sampler is None:
-        if cohort_size is None or not 1 <= cohort_size <= population:
+        if not isinstance(cohort_size, Real) or not 1 <= cohort_size <= population:
             raise ParameterError(
-                f"cohort_size is {cohort_size} for {population} clients; give a number from 1 to the population"
+                f"cohort_size is {cohort_size!r} for {population} clients; give a number from 1 to the population"
             )
         return dp.PaddedPoisson(population=population, expected=cohort_size)
+    if isinstance(sampler, type) or not hasattr(sampler, "population"):
+        raise ParameterError(
+            f"sampler is {sampler!r}; give one that is made, such as dp.FixedSizeSample(population, size)"
+        )
     if sampler.population != population:
         raise ParameterError(
             f"the sampler draws from {sampler.population} clients and there are {population}; make it for these"

@@ -10,6 +10,7 @@ what a client's vector holds (`fedavg.layout`).
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from fedavg.backends import Backend
 from fedavg.client_data import ClientData
 from fedavg.client_work import ClientLog, ClientWork
 from fedavg.entropy import RunEntropy
+from fedavg.errors import ParameterError
 from fedavg.interrupts import told_apart
 from fedavg.layout import Layout
 from fedavg.pytree import Tree
@@ -75,6 +77,19 @@ class FederatedAveraging:
     expected_contributors: float
     client_log: ClientLog
     backend: Backend
+
+    def __post_init__(self) -> None:
+        # Else every client would fail alike, and a run would be paid for that trains nothing.
+        if not callable(self.step):
+            raise ParameterError(f"step is {self.step!r}; give a function of weights and one client's data")
+        if inspect.iscoroutinefunction(self.step) or inspect.isgeneratorfunction(self.step):
+            raise ParameterError(
+                f"step is {self.step!r}, an async function or a generator, which returns no weights; give a plain one"
+            )
+        if not isinstance(self.optimizer, ServerOptimizer):
+            raise ParameterError(
+                f"server_optimizer is {self.optimizer!r}; give one that is made, such as fedavg.sgd(momentum=0.9)"
+            )
 
     def initialize(self) -> ServerState:
         """The state before the first round."""

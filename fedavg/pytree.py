@@ -162,7 +162,7 @@ class TreeSpec:
         """The tree's arrays in the order of the leaves; refuses other paths, shapes and dtypes."""
         values, arrays = self._values(tree), []
         for leaf, value in zip(self.leaves, values, strict=True):
-            array = np.asarray(value)
+            array = _array(leaf.path, value)
             if array.shape != leaf.shape:
                 raise TreeError(
                     f"{leaf.path} has shape {array.shape}, not {leaf.shape}; return the shape you were given"
@@ -240,10 +240,22 @@ def _leaf(path: _Path, value: Any) -> Leaf:
         raise TreeError(
             f"{name or 'the weights'}: {type(value).__name__} is no array; keep only arrays in the weights"
         )
-    array = np.asarray(value)
+    array = _array(name, value)
     # ml_dtypes' bfloat16 is of kind 'V'; averaging it would round every round's result to 8 bits.
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise TreeError(
             f"{name or 'the weights'} has dtype {array.dtype}; only floating-point arrays average: leave it out"
         )
     return Leaf(name, array.shape, array.dtype)
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    """A leaf as an array of numpy's; some tensors refuse to be one: those that track gradients, or lie on a GPU."""
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        kind = f"{type(value).__module__}.{type(value).__name__}"
+        raise TreeError(
+            f"{name or 'the weights'}: this {kind} cannot be read as an array ({error}); give numpy arrays, of torch's"
+            " tensors tensor.detach().cpu().numpy()"
+        ) from error

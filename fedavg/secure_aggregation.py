@@ -6,6 +6,7 @@ Not here: the sum itself (`fedavg.aggregation`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 import secagg
@@ -56,9 +57,9 @@ class SecureAggregation:
     def __post_init__(self) -> None:
         for name in ("dropout", "corruption"):
             value = getattr(self, name)
-            if not 0 <= value < 1:
+            if not isinstance(value, Real) or not 0 <= float(value) < 1:
                 raise ParameterError(
-                    f"{name} is {value}; give a share of the cohort from 0 up to, not including, 1"
+                    f"{name} is {value!r}; give a share of the cohort from 0 up to, not including, 1"
                 )
         for name, choices in {
             "graph": ("auto", "sparse", "complete"),

@@ -63,7 +63,7 @@ def run_step(
     Raises:
         StepError: the step raised, or returned something unusable; says what and why.
         KeyboardInterrupt: somebody pressed Ctrl-C; one that the step raises itself is its own failure, where
-            `fedavg.interrupts` can tell.
+            `fedavg.interrupts` can tell. So it is with what the handler of another signal raises.
     """
     try:
         with np.errstate(all="ignore"):
@@ -72,7 +72,7 @@ def run_step(
     except StepError:
         raise
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and not is_own(error):
+        if not is_own(error):
             raise
         # The user's loop and the objects it returns may raise anything; only this client is concerned.
         raise StepError(f"the step raised {type(error).__name__}: {_words(error)}") from error
@@ -100,7 +100,7 @@ def _words(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as silent:
-        if isinstance(silent, KeyboardInterrupt) and not is_own(silent):
+        if not is_own(silent):
             raise
         # Even an error of the user can fail to be shown, in any way.
         return f"no words ({type(silent).__name__})"

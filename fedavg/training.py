@@ -11,7 +11,7 @@ from fedavg.aggregation import Record, SecureAggregation
 from fedavg.backends import Backend
 from fedavg.client_data import ClientData
 from fedavg.entropy import RunEntropy
-from fedavg.errors import RoundAborted
+from fedavg.errors import ParameterError, RoundAborted
 from fedavg.federation import Evaluate, Federation, Result, RoundReport
 from fedavg.pytree import Tree
 from fedavg.server_optimizers import ServerOptimizer
@@ -84,6 +84,8 @@ def train(
         fedavg.CheckpointError, dp.LedgerError: folder or ledger unusable.
         RoundAborted: three rounds in a row ended without a sum.
     """
+    if on_round is not None and not callable(on_round):
+        raise ParameterError(f"on_round is {on_round!r}; give a function of a RoundReport, or leave it out")
     federation = Federation(
         step,
         clients,

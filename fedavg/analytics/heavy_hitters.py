@@ -160,8 +160,8 @@ def heavy_hitters(
     Guarantee: as the context's statements say, which are in the result.
 
     Args:
-        clients: Each one's list of words, the most important first; repeated words and words with other letters are
-            passed over.
+        clients: Each one's list of words, the most important first, or its one word; repeated words and words with
+            other letters are passed over.
         context: Population, promise, and way of summing; its promise is used up by the call.
         words_per_client: How many of its words a client counts in; each costs noise by its root.
         longest: Most letters of a word that can be found; each costs noise by its root.
@@ -186,9 +186,14 @@ def heavy_hitters(
     candidates = width * longest  # ends of prefixes that are looked at
     threshold = stddev * NormalDist().inv_cdf(1 - false_discovery / candidates)
     # Half the threshold on the way: a prefix that fails is lost, one that passes is asked again.
-    run = context.run(program, ClientData.of(clients), threshold / 2)
+    run = context.run(program, ClientData.of(clients).map(_listed), threshold / 2)
     found: dict[str, float] = {}
     for prefixes, counts in run.value:
         found |= search.found(prefixes, counts, threshold)
     ordered: dict[str, Any] = dict(sorted(found.items(), key=lambda item: -item[1]))
     return HeavyHitters(ordered, stddev, threshold, false_discovery, run.statements)  # type: ignore[arg-type]
+
+
+def _listed(words: Any) -> Any:
+    """A client's words; a text would be gone through letter by letter."""
+    return [words] if isinstance(words, str) else words

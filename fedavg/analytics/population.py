@@ -15,6 +15,7 @@ __all__ = ["NUMBERS", "Clients", "check_range", "numbers"]
 
 Clients = ClientData | Mapping[Any, Any] | Sequence[Any]
 NUMBERS = TensorType("float64", (None,))
+_LARGEST = 1e150
 
 
 def numbers(clients: Clients) -> ClientData:
@@ -27,6 +28,10 @@ def check_range(lower: float, upper: float) -> None:
     if not -np.inf < lower < upper < np.inf:
         raise ExecutionError(
             f"the range is {lower} to {upper}; give two finite numbers, the smaller one first"
+        )
+    if not max(abs(lower), abs(upper)) < _LARGEST:
+        raise ExecutionError(
+            f"the range is {lower} to {upper}, whose squares are beyond every float; give the numbers in a larger unit"
         )
 
 

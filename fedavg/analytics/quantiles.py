@@ -100,8 +100,9 @@ def quantiles(
     wanted = np.asarray(probabilities, np.float64).reshape(-1)
     if not ((wanted > 0) & (wanted < 1)).all():
         raise ExecutionError(f"the probabilities are {probabilities}; give numbers between 0 and 1")
-    if not 1 <= depth <= _MOST_DEPTH:
-        raise ExecutionError(f"depth is {depth}; give 1 to {_MOST_DEPTH}")
+    if not 1 <= depth <= _MOST_DEPTH or depth % 1:
+        raise ExecutionError(f"depth is {depth}; give a whole number from 1 to {_MOST_DEPTH}")
+    depth = int(depth)
     edges = np.linspace(lower, upper, 2**depth + 1)
     levels = to_type([within((np.float64, (2**level,)), l2=1.0) for level in range(1, depth + 1)])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from fedavg.auditing.detectors import (
 )
 from fedavg.auditing.findings import Finding
 from fedavg.entropy import RunEntropy
+from fedavg.errors import ParameterError
 
 __all__ = ["Audit", "audit"]
 
@@ -130,8 +132,8 @@ def audit(
         plan: How rounds are summed: `Federation.plan`.
         sampler: How cohorts are drawn: `Federation.sampler`.
         delta: In (0, 1).
-        canaries: At least so many; rounded up to whole cohorts.
-        participations: Releases that a canary is in, such as the cap on a client's participations.
+        canaries: At least so many, two or more; rounded up to whole cohorts.
+        participations: Releases that a canary is in, such as the cap on a client's participations; at least 1.
         draws: Cohorts drawn to test the sampler, at least 2.
         level: Of each detector.
         significance: Of the lower bound.
@@ -144,6 +146,16 @@ def audit(
     Raises:
         ParameterError, dp.ParameterError: a number out of range.
     """
+    for name, value, least in (
+        ("canaries", canaries, 2),
+        ("participations", participations, 1),
+        ("draws", draws, 2),
+    ):
+        if not (isinstance(value, Integral) and value >= least):
+            raise ParameterError(f"{name} is {value!r}; give a whole number, at least {least}")
+    for name, share in (("delta", delta), ("level", level), ("significance", significance)):
+        if not 0 < share < 1:
+            raise ParameterError(f"{name} is {share!r}; give a number between 0 and 1")
     entropy, tell = entropy or RunEntropy(), on_step or (lambda step: None)
     findings = []
     if plan.secure.masked:
@@ -152,7 +164,7 @@ def audit(
             masks_cancel(plan, seed=int.from_bytes(entropy.secret("masks")[:7], "big"), level=level)
         )
         plan = without_masks(plan)
-    groups = -(-canaries // plan.cohort)
+    groups = -(-int(canaries) // plan.cohort)
     tell("one-run bound")
     bound, scores, coins = one_run(
         plan,

@@ -86,6 +86,15 @@ class Canaries:
         found: NDArray[np.float64] = (2 * along - weighted.sum()) / np.linalg.norm(self._units)
         return found
 
+    def null_stddev(self, released: NDArray[np.float64]) -> float:
+        """Deviation of the cosine between what was released and a canary that had no part in it.
+
+        A block of few values, such as the indicator of an adaptive clip, holds the same share of every canary: sums of
+        canaries stand out there, and chance cosines are larger than among that many evenly spread values.
+        """
+        along = np.linalg.norm(self._units * released)
+        return float(along / (np.linalg.norm(self._units) * np.linalg.norm(released)))
+
     @cached_property
     def _units(self) -> NDArray[np.float64]:
         """Size of each coordinate of a canary in integer units."""
@@ -182,13 +191,15 @@ def one_shot(
     """
     canaries = Canaries(plan, entropy)
     everybody = np.ones(plan.cohort, np.bool_)
-    cosines = []
+    cosines, nulls = [], []
     for group in range(groups):
         released = _releases(canaries, group, everybody, participations)
         cosines.append(canaries.projections(group, released) / np.linalg.norm(released))
+        nulls.append(canaries.null_stddev(released))
     measured = np.concatenate(cosines)
     dimension = sum(block.length for block in plan.encoding.blocks)
-    return one_shot_estimate(measured, dimension=dimension, delta=delta), measured
+    null = float(np.sqrt(np.mean(np.square(nulls))))
+    return one_shot_estimate(measured, dimension=dimension, delta=delta, null_stddev=null), measured
 
 
 def integers(plan: AggregationPlan, values: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _OVERSIZED = 100.0
+_DRAWN, _NUMBERS_AT_ONCE = 20_000, 1 << 21
 
 
 def noise_in_full(plan: AggregationPlan, *, entropy: RunEntropy, level: float = 0.05) -> Finding:
@@ -168,17 +171,14 @@ def cohort_fits(contributed: NDArray[np.bool_], *, sampling_rate: float, level: 
             f"{rounds} rounds at rate {q:g} tell nothing about coins; give at least 2 rounds and a rate inside (0, 1)"
         )
     sizes, counts = contributed.sum(axis=1), contributed.sum(axis=0)
-    overlap = int((contributed[1:] & contributed[:-1]).sum())
-    pairs = (rounds - 1) * population
-    # Neighbouring pairs share a round: each such pair of pairs adds q^3 - q^4 twice.
-    spread = pairs * q**2 * (1 - q**2) + 2 * (rounds - 2) * population * (q**3 - q**4)
+    stays = (contributed[1:] & contributed[:-1]).sum(axis=1)
+    # Every other pair of rounds shares no round with the next such pair: two exact tests, each paid for.
+    stay = min(_binomial(part, population, q**2) for part in (stays[::2], stays[1::2]) if len(part))
     tests = {
-        "how many in all": _normal(
-            int(sizes.sum()), rounds * population * q, rounds * population * q * (1 - q)
-        ),
+        "how many in all": _binomial(sizes, population, q),
         "how sizes vary": _dispersion(sizes, population, q),
         "how often the same client": _dispersion(counts, rounds, q),
-        "how many stay from round to round": _normal(overlap, pairs * q**2, spread),
+        "how many stay from round to round": min(1.0, 2 * stay),
     }
     oddest = min(tests, key=lambda name: tests[name])
     p = min(1.0, len(tests) * tests[oddest])
@@ -191,22 +191,59 @@ def cohort_fits(contributed: NDArray[np.bool_], *, sampling_rate: float, level: 
     )
 
 
-def _normal(value: float, mean: float, variance: float) -> float:
-    from scipy.stats import norm
+def _binomial(values: NDArray[np.int64], trials: int, rate: float) -> float:
+    """Two-sided p-value of a sum of binomial values, exactly."""
+    from scipy.stats import binom
 
-    return float(2 * norm.sf(abs(value - mean) / math.sqrt(variance)))
+    law, total = binom(len(values) * trials, rate), int(values.sum())
+    return min(1.0, float(2 * min(law.cdf(total), law.sf(total - 1))))
 
 
 def _dispersion(values: NDArray[np.int64], trials: int, rate: float) -> float:
-    """Two-sided p-value of the spread of binomial values, by a gamma law of the right mean and variance."""
+    """Two-sided p-value of the spread of binomial values, beside that of as many drawn 20,000 times.
+
+    What is farther out than all of these has the p-value of a gamma law of the right mean and variance.
+    """
     from scipy.stats import gamma
 
-    variance = trials * rate * (1 - rate)
-    statistic = float(((values - trials * rate) ** 2).sum() / variance)
-    count = len(values)
-    spread = count * (2 + (1 - 6 * rate * (1 - rate)) / variance)
-    law = gamma(count**2 / spread, scale=spread / count)
-    return float(2 * min(law.cdf(statistic), law.sf(statistic)))
+    mean, variance, count = trials * rate, trials * rate * (1 - rate), len(values)
+    found = _spread(np.square(values).sum(), values.sum(), count, mean)
+    drawn = _drawn_spreads(count, trials, rate)
+    relative = count * (2 + (1 - 6 * rate * (1 - rate)) / variance)
+    law = gamma(count**2 / relative, scale=variance * relative / count)
+    tails = (
+        (np.count_nonzero(drawn <= found), law.cdf(found)),
+        (np.count_nonzero(drawn >= found), law.sf(found)),
+    )
+    least = 1 / (len(drawn) + 1)
+    return min(1.0, float(2 * min((1 + seen) * least if seen else min(least, p) for seen, p in tails)))
+
+
+@lru_cache(maxsize=8)
+def _drawn_spreads(count: int, trials: int, rate: float) -> NDArray[np.float64]:
+    """Spreads of `count` binomial values, drawn anew for each; dice of their own, the same every time."""
+    from scipy.stats import binom
+
+    dice = np.random.default_rng(0)
+    # Values themselves, or how many there are of each, whichever are fewer.
+    odds = binom.pmf(np.arange(trials + 1), trials, rate) if trials < count else None
+    at_once = max(1, _NUMBERS_AT_ONCE // min(count, trials + 1))
+    spreads = []
+    for start in range(0, _DRAWN, at_once):
+        size = min(at_once, _DRAWN - start)
+        if odds is None:
+            values = dice.binomial(trials, rate, (size, count))
+            squares, sums = np.square(values).sum(axis=1), values.sum(axis=1)
+        else:
+            each = dice.multinomial(count, odds / odds.sum(), size)
+            squares, sums = each @ np.arange(trials + 1) ** 2, each @ np.arange(trials + 1)
+        spreads.append(_spread(squares, sums, count, rate * trials))
+    return np.concatenate(spreads)
+
+
+def _spread(squares: Any, sums: Any, count: int, mean: float) -> Any:
+    """Squared distances from the mean, summed: by whole numbers, so that what is equal comes out equal."""
+    return squares - 2 * mean * sums + count * mean**2
 
 
 def _noise(canaries: Canaries, number: int) -> NDArray[np.float64]:

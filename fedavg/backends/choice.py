@@ -25,18 +25,18 @@ def of(backend: Backend | str | None) -> Backend:
     >>> isinstance(of("local"), Local)
     True
     """
-    if not isinstance(backend, str):
-        return Local() if backend is None else backend
-    if backend == "local":
+    if backend is None or backend == "local":
         return Local()
     if backend == "processes":
         from fedavg.backends.processes import Processes
 
         return Processes()
-    if backend in ("ray", "auto") or ":" in backend:
+    if isinstance(backend, str) and (backend in ("ray", "auto") or ":" in backend):
         from fedavg.backends.ray import Ray
 
         return Ray(None if backend == "ray" else backend)
+    if hasattr(backend, "sum_round") and not isinstance(backend, str):
+        return backend
     raise ParameterError(
         f'backend is {backend!r}; give "local", "processes", "ray", the address of a Ray cluster (host:port), or a'
         " fedavg.backends.Backend"

@@ -158,5 +158,12 @@ def _work(connection: Connection, log: Path | None) -> None:
 
 
 def _call(site: Site, message: bytes) -> Any:
-    method, arguments = pickle.loads(message)  # noqa: S301  It comes through the pipe of the process that began this one.
+    try:
+        method, arguments = pickle.loads(message)  # noqa: S301  It comes through the pipe of the process that began this one.
+    except (AttributeError, ImportError) as error:
+        # Not in the error's own words: what is unpickled may raise it, with a client's value in them.
+        raise BackendError(
+            "a function or class of the run cannot be imported in another process; move it from the notebook, or from"
+            ' what was typed in, to a module (a .py file) and import it; or backend="ray"'
+        ) from error
     return getattr(site, method)(*arguments)

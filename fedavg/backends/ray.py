@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,6 +87,8 @@ def _connect(address: str | None) -> bool:
     """Connect to a cluster unless this process is; whether one was started for it."""
     if ray.is_initialized():
         return False
+    if address is not None:
+        _require_listener(address)
     # A cluster of our own tells nobody that it runs.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -95,6 +98,19 @@ def _connect(address: str | None) -> bool:
             f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`, or leave the address out"
         ) from error
     return True
+
+
+def _require_listener(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself tries it for many minutes, deaf to Ctrl-C."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in host or not port.isdigit():
+        return  # "auto", or one of the forms that Ray takes apart itself.
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_GRACE_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise BackendError(
+            f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`, or leave the address out"
+        ) from error
 
 
 def _end(crew: Crew, started: bool) -> None:
@@ -221,8 +237,8 @@ class _Worker:
             raise WorkerLost(f"it could not be reached ({type(error).__name__})") from error
         except TypeError as error:
             raise BackendError(
-                f"functions or data cannot be sent to another machine: {error}; "
-                "load the data in ClientData's function, there"
+                f"functions or data cannot be sent to another machine: {error.__cause__ or error}; load the data in"
+                " ClientData's function, there, and make locks, files and connections within the step"
             ) from error
 
     def receive(self) -> Reply:

@@ -67,7 +67,11 @@ class Remote:
         Raises:
             BackendError: no worker could be started, or functions or data cannot travel.
         """
-        self._crew.staff(kept, clients)
+        try:
+            self._crew.staff(kept, clients)
+        except BaseException:
+            self._crew.stop()  # They would keep the next attempt's room for as long as anybody keeps this error.
+            raise
 
     def sum_round(
         self,

@@ -174,7 +174,9 @@ class Context:
             noise_multiplier=noise_multiplier,
             max_participations=max_participations,
         )
-        sampler = dp.PaddedPoisson(population=population, expected=cohort_size or population)
+        sampler = dp.PaddedPoisson(
+            population=population, expected=population if cohort_size is None else cohort_size
+        )
         self._promise = Promise(sampler, privacy, rounds, self._secure, self._entropy.is_seeded)
         self._backend = backends.of(backend)  # Last: it may start machines.
 

@@ -2,12 +2,14 @@
 
     app = ClientApp(mods=[private_mod()])
 
-It must be the first of the mods. Invariants:
+It must be the first of the mods, and the app must have no `@app.lifespan()`: Flower runs that outside every mod, and
+sends the server the words of what it raises. Invariants:
 
 - what leaves a node is a protocol message in one array of bytes, or one line saying why there is none;
 - the user's app is called in the masked-input stage only, and what it returns or raises stays on the node; evaluation
   and queries are refused, because their answers would be computed from data and travel in the clear;
-- an exception's words never leave: Flower would send them to the server.
+- an exception's words never leave: Flower would send them to the server;
+- a signal that ends the process, whose handler is Flower's, ends it: there is no way out for an answer any more.
 
 Not here: what is answered (`fedavg.flower.node`).
 """
@@ -26,7 +28,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 
 import dp
 import secagg
-from fedavg.errors import FedAvgError
+from fedavg.errors import FedAvgError, ParameterError
 from fedavg.flower.errors import NodeRefusal, NodeSetupError, WireError
 from fedavg.flower.keys import SETTINGS, read_identity
 from fedavg.flower.node import Node
@@ -71,7 +73,15 @@ def private_mod(
 
     Returns:
         The mod, for `ClientApp(mods=[...])`.
+
+    Raises:
+        ParameterError: `rounds` is something else, such as the path of a file.
     """
+    if rounds is not None and not isinstance(rounds, PrivateRounds):
+        raise ParameterError(
+            f"rounds is {rounds!r}; give a PrivateRounds, such as PrivateRounds.read(path), or leave it out where each"
+            f" node's folder holds its own {SETTINGS}"
+        )
 
     def mod(message: Message, context: Context, app: App) -> Message:
         try:
@@ -177,7 +187,7 @@ def _train(plan: RoundPlan, request: Request, message: Message, context: Context
     message.content = records
 
     def step(_: Any, __: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        with kept(), told_apart():
+        with kept():
             # Flower's simulations play many nodes in one process: what one draws must not depend on another's data.
             OwnDice(os.urandom(32)).throw(0)
             try:
@@ -190,7 +200,8 @@ def _train(plan: RoundPlan, request: Request, message: Message, context: Context
             raise WireError("the app answered with an error")
         return arrays_of(reply.content)[1], _metrics(reply.content)
 
-    return run_step(step, plan.layout.spec, spec.flatten(arrays), None, metrics=plan.layout.metrics)
+    with told_apart():
+        return run_step(step, plan.layout.spec, spec.flatten(arrays), None, metrics=plan.layout.metrics)
 
 
 def _metrics(content: RecordDict) -> dict[str, Any]:

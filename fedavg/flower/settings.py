@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ import secagg
 from fedavg.aggregation import AggregationPlan
 from fedavg.errors import ParameterError
 from fedavg.layout import Layout
+from fedavg.planning import require_kinds
 from fedavg.pytree import TreeSpec
 from fedavg.secure_aggregation import SecureAggregation
 
@@ -118,14 +120,17 @@ class PrivateRounds:
     coin: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.coin <= 1:
-            raise ParameterError(f"coin is {self.coin}; give a probability above 0, at most 1")
-        if self.rounds < 1 or self.nodes < 2:
+        if not isinstance(self.coin, Real) or not 0 < float(self.coin) <= 1:
+            raise ParameterError(f"coin is {self.coin!r}; give a probability above 0, at most 1")
+        if not all(isinstance(count, Integral) for count in (self.nodes, self.rounds)) or (
+            self.rounds < 1 or self.nodes < 2
+        ):
             raise ParameterError(
-                f"{self.nodes} nodes and {self.rounds} rounds; give at least 2 nodes and 1 round"
+                f"{self.nodes!r} nodes and {self.rounds!r} rounds; give whole numbers, at least 2 nodes and 1 round"
             )
-        if not self.task:
-            raise ParameterError("task is empty; name the training run")
+        if not isinstance(self.task, str) or not self.task:
+            raise ParameterError(f"task is {self.task!r}; name the training run, as text")
+        require_kinds(self.privacy, self.secure, self.metrics)
         if not self.secure.masked:
             raise ParameterError(
                 "SecureAggregation.ideal() hides nothing from anybody; over a network use real masks"

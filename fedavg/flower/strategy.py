@@ -99,6 +99,10 @@ class PrivateStrategy:
                 f"{type(strategy).__name__} needs single updates, or adds noise of its own, and here is only one noised"
                 " sum; use a strategy of the FedAvg family"
             )
+        if isinstance(strategy, type) or not hasattr(strategy, "start"):
+            raise ParameterError(
+                f"strategy is {strategy!r}; give one of Flower's that is made, such as FedAvg()"
+            )
         rounds = rounds if isinstance(rounds, PrivateRounds) else PrivateRounds.read(rounds)
         if roster is not None and not rounds.is_malicious:
             raise ParameterError(
@@ -119,7 +123,8 @@ class PrivateStrategy:
         Args:
             grid: Flower's grid, as its server app was given it.
             initial_arrays: The model to begin with.
-            num_rounds: How many rounds to run; at most those planned.
+            num_rounds: How many rounds to run. The noise is sized for those planned; each one more is charged like them,
+                until a budget ends the run. In malicious mode nodes refuse it.
             settings: Passed on to the strategy inside.
 
         Returns:
@@ -313,7 +318,19 @@ class _PrivateGrid:
                 "faults": log.faults,
             }
         )
+        self._tell_failures(number, released["failed"])
         return content
+
+    def _tell_failures(self, number: int, failed: float) -> None:
+        """Say it where most apps fail: each says so to nobody but its own node, and a noised count is easily missed."""
+        expected = self._plan.settings.sampler.expected
+        if failed - 4 * self._plan.aggregation.stddev_of_sum("scalars") > expected / 2:
+            _logger.warning(
+                "round %s: about %.0f of %.0f nodes failed and sent zeros; their own logs say why",
+                number,
+                failed,
+                expected,
+            )
 
     def _aborted(
         self, number: int, error: secagg.SecAggError, log: RoundLog, line: Mapping[str, Any]

@@ -178,7 +178,8 @@ class PrivateAggregator:
     def _collected(self, sums: Mapping[str, NDArray[np.float64]], survivors: int, bytes_up: int) -> Collected:
         content, weights, expected = self.content, self.settings.weights, self.sampler.expected
         contributed, failed, *rest = sums["scalars"].tolist()
-        if failed - 4 * self.plan.stddev_of_sum("scalars") > expected / 2:
+        failing = failed - 4 * self.plan.stddev_of_sum("scalars") > expected / 2
+        if failing:
             warnings.warn(
                 f"about {failed:.0f} of {expected:.0f} clients failed and sent zeros; the clients' own logs name the"
                 " cause (fedavg.check finds most of them beforehand)",
@@ -189,6 +190,14 @@ class PrivateAggregator:
             whole = float(sums["weight"][0]) if content.weighted else rest.pop(0)
             least = weights.floor * expected * weights.most
             counted = {EXAMPLES: whole * weights.most}
+            noise = self.plan.stddev_of_sum("weight" if content.weighted else "scalars")
+            if whole + 4 * noise < weights.floor * expected and not failing:
+                warnings.warn(
+                    f"about {max(counted[EXAMPLES], 0):.0f} examples were counted, and averages are divided by the"
+                    f" public floor of {least:.0f}: they come out too small; lower most_examples or least_share in"
+                    " private_sum",
+                    stacklevel=2,
+                )
             for (name, bound), value in zip(content.bounds.items(), rest, strict=True):
                 counted[name] = value * bound * weights.most
             if content.weighted:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedavg.report.plots import Line, line_plot, score_plot
 from fedavg.report.view import View
-from fedavg.report.wording import epsilon_text
+from fedavg.report.wording import epsilon_text, is_padded, is_self_sampled
 
 if TYPE_CHECKING:
     from fedavg.federation import RoundReport
@@ -74,11 +74,15 @@ def _epsilon_plot(view: View) -> tuple[str, str, str]:
         limits=(min(seen) / 1.25, max(seen) * 1.25),
         logarithmic=True,
     )
-    caption = (
-        "What the rounds so far cost one client, against each observer (logarithmic scale). The server knows who was"
-        " drawn, so sampling does not help against it."
+    caption = "What the rounds so far cost one client, against each observer (logarithmic scale). "
+    own_coins = is_self_sampled(view.statement)
+    caption += (
+        "The server knows who carried and not whose own coin let its data in: of all sampling that coin alone helps"
+        " against it."
+        if own_coins
+        else "The server knows who was drawn, so sampling does not help against it."
     )
-    if (cap := view.cap) is not None and cap < len(rounds):
+    if (cap := view.cap) is not None and cap < len(rounds) and not own_coins:
         caption += f" Against it the cost stops growing once a client has contributed {cap} times, its cap."
     if any(budget is not None for budget in budgets.values()):
         caption += " Dashed: the budgets."
@@ -108,8 +112,11 @@ def _cohort_plot(view: View) -> tuple[str, str, str]:
         tick_text="{:,.0f}".format,
     )
     caption = (
-        "Clients invited, clients whose masked vector is in the sum, and the fewest that the noise is sized for. The"
-        " invited cohort is padded to a fixed size: who was drawn, and how many, appears nowhere."
+        "Clients invited, clients whose masked vector is in the sum, and the fewest that the noise is sized for. "
+    ) + (
+        "The invited cohort is padded to a fixed size: who was drawn, and how many, appears nowhere."
+        if is_padded(view.statement)
+        else "As many clients are drawn in every round, so how many were is no secret."
     )
     return "Cohort and survivors", svg, caption
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import dp
 from fedavg.errors import CheckpointError
-from fedavg.report.wording import bytes_text, is_simulation
+from fedavg.report.wording import bytes_text, is_padded, is_simulation, trusts_server
 
 if TYPE_CHECKING:
     from fedavg.federation import Result, RoundReport
@@ -63,6 +63,16 @@ class View:
     def seeded(self) -> bool:
         """Whether every random choice followed from a seed."""
         return is_simulation(self.statement)
+
+    @property
+    def padded(self) -> bool:
+        """Whether cohorts are padded, so that nobody is told how many were drawn."""
+        return is_padded(self.statement)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the server sees sums before their noise."""
+        return trusts_server(self.statement)
 
     @classmethod
     def of(
@@ -187,7 +197,16 @@ def _clip(privacy: dp.Privacy) -> str:
 
 def _noise(result: Result) -> str:
     name = result.plan.encoding.blocks[0].parts[0][0]
-    deviation = result.plan.stddev_of_sum(name) / result.sampler.expected
+    deviation, mechanism = result.plan.stddev_of_sum(name) / result.sampler.expected, result.plan.mechanism
+    if isinstance(mechanism, dp.CentralMatrix) and mechanism.bands > 1:
+        rounds = result.rounds[-1].rounds
+        last = deviation * mechanism.stddev_of_release(rounds) / mechanism.stddev_of_release()
+        return (
+            f"deviation {deviation:.3g} in every value after the first round, {last:.3g} after round {rounds};"
+            " correlated over rounds, so that their sum has less"
+        )
+    if mechanism.trusted_server:
+        return f"deviation {deviation:.3g} in every value"
     return f"deviation {deviation:.3g} in every value, if nobody drops out"
 
 

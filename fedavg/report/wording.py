@@ -9,10 +9,23 @@ from dataclasses import dataclass
 import dp
 from dp import epsilon_text
 
-__all__ = ["Promise", "bytes_text", "epsilon_text", "is_simulation", "plain", "promises", "right_guesses"]
+__all__ = [
+    "Promise",
+    "bytes_text",
+    "epsilon_text",
+    "is_padded",
+    "is_self_sampled",
+    "is_simulation",
+    "plain",
+    "promises",
+    "right_guesses",
+    "trusts_server",
+]
 
 _WEAK = 3.0  # Above it a guess may be right 95 times in 100.
 _SIMULATION = "simulation, no guarantee"
+_TRUSTED = "the server is trusted with the sum before the noise"
+_PADDED, _SELF_SAMPLING = "(padded Poisson sampling)", "(self-sampling)"
 _HEADINGS = {"readers": "Against readers of the model", "server": "Against the server"}
 
 
@@ -118,6 +131,22 @@ def _percent_up(share: float) -> str:
 def is_simulation(statements: dp.Statements) -> bool:
     """Whether the statements say that the run's randomness came from a seed."""
     return any(part.startswith(_SIMULATION) for part in statements.readers.assumptions)
+
+
+def trusts_server(statements: dp.Statements) -> bool:
+    """Whether the statements say that the server sees sums before their noise."""
+    return any(part.startswith(_TRUSTED) for part in statements.server.assumptions)
+
+
+def is_self_sampled(statements: dp.Statements) -> bool:
+    """Whether the statements say that clients flip coins of their own, which the server does not see."""
+    return any(_SELF_SAMPLING in part for part in statements.readers.assumptions)
+
+
+def is_padded(statements: dp.Statements) -> bool:
+    """Whether the statements say that cohorts are padded, so that nobody is told how many were drawn."""
+    padded = any(_PADDED in part for part in statements.readers.assumptions)
+    return padded or is_self_sampled(statements)
 
 
 def _sentence(part: str) -> str:

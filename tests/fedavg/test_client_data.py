@@ -31,6 +31,12 @@ def test_what_is_no_population_is_refused(clients):
         ClientData.of(clients)
 
 
+@pytest.mark.parametrize("clients", [[[1], zip([1], [2], strict=True)], {"ada": [1], 1: iter([2])}])
+def test_data_that_is_gone_after_one_round_is_refused(clients):
+    with pytest.raises(ParameterError, match=r"client 1 holds a \w+, which can be gone through only once"):
+        ClientData.of(clients)
+
+
 @given(st.lists(st.integers(-3, 5), min_size=1, max_size=40))
 def test_each_user_gets_its_own_examples_in_their_order(users):
     x = np.arange(len(users)) * 10

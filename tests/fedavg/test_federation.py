@@ -81,8 +81,44 @@ def test_the_budget_ends_the_run(tmp_path):
     [
         ({"cohort_size": 61}, fedavg.ParameterError, "61 for 60 clients"),
         ({"cohort_size": 0}, fedavg.ParameterError, "cohort_size is 0"),
+        ({"cohort_size": "20"}, fedavg.ParameterError, "cohort_size is '20'"),
         ({"rounds": 0}, fedavg.ParameterError, "rounds is 0"),
+        ({"rounds": "3"}, fedavg.ParameterError, "rounds is '3'; give a whole number"),
+        ({"rounds": 1.5}, fedavg.ParameterError, "rounds is 1.5; give a whole number"),
+        (
+            {"privacy": {"delta": 1e-5}},
+            fedavg.ParameterError,
+            r"privacy is \{'delta': 1e-05\}; give a dp.Privacy",
+        ),
+        ({"secure": True}, fedavg.ParameterError, "secure is True; give a fedavg.SecureAggregation"),
+        ({"task": 5}, fedavg.ParameterError, "task is 5"),
+        ({"backend": 5}, fedavg.ParameterError, "backend is 5; give"),
+        ({"metrics": {"loss": "5"}}, fedavg.ParameterError, "metric loss has bound '5'; give"),
+        (
+            {"server_optimizer": "adam"},
+            fedavg.ParameterError,
+            "server_optimizer is 'adam'; give one that is made",
+        ),
+        (
+            {"server_optimizer": fedavg.sgd},
+            fedavg.ParameterError,
+            "server_optimizer is <function sgd .*; give one that",
+        ),
+        (
+            {"cohort_size": None, "sampler": "poisson"},
+            fedavg.ParameterError,
+            "sampler is 'poisson'; give one",
+        ),
+        (
+            {"cohort_size": None, "sampler": dp.FixedSizeSample},
+            fedavg.ParameterError,
+            "sampler is <class .*; give one",
+        ),
+        ({"metrics": ["loss"]}, fedavg.ParameterError, r"metrics is \['loss'\]; give a mapping"),
         ({"simulated_dropout": 0.3}, fedavg.ParameterError, "simulated_dropout=0.3"),
+        ({"simulated_dropout": "0.1"}, fedavg.ParameterError, "simulated_dropout is '0.1'; give a share"),
+        ({"evaluate": 5}, fedavg.ParameterError, "evaluate is 5; give a function"),
+        ({"entropy": 7}, fedavg.ParameterError, "entropy is 7; give fedavg.RunEntropy"),
         ({"secure": SecureAggregation(modulus_bits=12)}, dp.ParameterError, "12"),
         ({"secure": SecureAggregation(dropout=0.5, corruption=0.5)}, fedavg.ParameterError, "honest"),
         ({"secure": SecureAggregation(dropout=0.45, corruption=0.4)}, secagg.ParameterError, "dropout"),
@@ -95,6 +131,32 @@ def test_a_run_that_cannot_keep_its_promise_is_refused_before_anything_is_charge
 ):
     with pytest.raises(error, match=says):
         Federation(step, CLIENTS, **settings(folder=tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_function_of_reports_is_refused_before_anything_is_charged(tmp_path):
+    with pytest.raises(fedavg.ParameterError, match="on_round is 5; give a function"):
+        train(step, CLIENTS, **settings(folder=tmp_path / "run"), on_round=5)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_share_that_is_no_number_is_refused():
+    with pytest.raises(fedavg.ParameterError, match=r"dropout is '0.1'; give a share"):
+        SecureAggregation(dropout="0.1")
+
+
+async def waits(weights, data):
+    return weights
+
+
+def yields(weights, data):
+    yield weights
+
+
+@pytest.mark.parametrize("work", [5, waits, yields])
+def test_what_is_no_step_is_refused_before_anything_is_charged(work, tmp_path):
+    with pytest.raises(fedavg.ParameterError, match=r"step is .*; give a "):
+        Federation(work, CLIENTS, **settings(folder=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

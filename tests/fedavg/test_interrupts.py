@@ -1,4 +1,4 @@
-"""Ctrl-C ends a run at once; an interrupt that a client's work raises itself is that client's failure."""
+"""Ctrl-C and other signals end a run at once; what a client's work raises itself is that client's failure."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ RUN = """
 import signal
 import numpy as np
 import dp, fedavg
-
+{before}
 def step(weights, data):
     print("worked", flush=True)
     if data == 7:
@@ -28,10 +28,9 @@ print(len(fedavg.train(
 """
 
 
-def run(at_seven):
-    return subprocess.run(
-        [sys.executable, "-c", RUN.format(at_seven=at_seven)], capture_output=True, text=True
-    )
+def run(at_seven, *, before=""):
+    program = RUN.format(at_seven=at_seven, before=before)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
 
 def test_an_interrupt_out_of_a_clients_work_is_that_clients_own():
@@ -47,6 +46,23 @@ def test_a_real_interrupt_ends_the_run_at_once():
     assert done.returncode != 0
     assert "Pressed" in done.stderr
     assert 0 < done.stdout.count("worked") < 40
+
+
+def test_what_the_handler_of_another_signal_raises_ends_the_run_at_once():
+    """As of a service manager's SIGTERM, where the program made it `sys.exit`."""
+    done = run("signal.signal(signal.SIGTERM, lambda *_: exit(5)) or signal.raise_signal(signal.SIGTERM)")
+    assert done.stdout.count("worked") == 40  # Set within a client's work, it is that client's own.
+    done = run(
+        "signal.raise_signal(signal.SIGTERM)", before="signal.signal(signal.SIGTERM, lambda *_: exit(5))"
+    )
+    assert done.returncode == 5, done.stderr
+    assert 0 < done.stdout.count("worked") < 40
+
+
+def test_a_clients_own_exit_is_its_failure_where_a_handler_exits_too():
+    done = run("raise SystemExit(5)", before="signal.signal(signal.SIGTERM, lambda *_: exit(5))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("1 round\n")
 
 
 def test_ctrl_c_is_as_before_once_the_clients_are_done():

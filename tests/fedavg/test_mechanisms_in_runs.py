@@ -10,6 +10,7 @@ import dp
 import fedavg
 import secagg
 from fedavg import Federation, RunEntropy, SecureAggregation, train
+from fedavg.report import View
 
 PRIVACY = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
 IDEAL = SecureAggregation.ideal()
@@ -346,3 +347,47 @@ def test_ids_that_cannot_be_counted_are_refused_before_anything_is_charged(tmp_p
 def test_a_promise_that_contradicts_itself_is_refused(changes, words):
     with pytest.raises(dp.ParameterError, match=words):
         replace(PRIVACY, **changes)
+
+
+@pytest.mark.parametrize("mechanism", ["central_gaussian", "central_matrix"])
+def test_a_plan_knows_the_noise_that_a_trusted_server_adds(mechanism):
+    """Nobody sends anything, so that the first model is the noise: 4,000 values, within five standard errors."""
+    done = train(
+        still,
+        CLIENTS,
+        **settings(
+            weights=np.zeros(4000),
+            rounds=1,
+            privacy=central(mechanism),
+            cohort_size=None,
+            sampler=dp.FixedOrder(population=60, expected=6),
+        ),
+    )
+    stated = done.plan.stddev_of_sum("update") / done.sampler.expected
+    assert abs(np.mean(done.weights**2) / stated**2 - 1) < 5 * np.sqrt(2 / 4000)
+
+
+def test_a_report_tells_how_correlated_noise_grows():
+    done = train(still, CLIENTS, **settings(**WAYS["central matrix"]))
+    matrix = done.plan.mechanism
+    first = done.plan.stddev_of_sum("update") / 20
+    last = first * matrix.stddev_of_release(3) / matrix.stddev_of_release()
+    said = View.of(done).settings["Noise in the average"]
+    assert first < last
+    assert f"deviation {first:.3g} in every value after the first round, {last:.3g} after round 3" in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"privacy": replace(PRIVACY, noise_multiplier=1e9)},
+        {"privacy": replace(PRIVACY, noise_multiplier=1e7, mechanism="skellam")},
+        {"privacy": central("central_gaussian", noise_multiplier=1e8)},
+        {"privacy": replace(PRIVACY, noise_multiplier=1e9), "secure": replace(IDEAL, excess_noise="remove")},
+    ],
+)
+def test_noise_that_no_sampler_draws_is_refused_before_a_round_is_paid_for(changes):
+    with pytest.raises(
+        fedavg.ParameterError, match=r"noise multiplier of 1e\+0. over 7 values cannot be drawn"
+    ):
+        Federation(still, CLIENTS, **settings(**changes))

@@ -111,6 +111,16 @@ def test_what_cannot_be_averaged_is_refused(tree, says):
         TreeSpec.of(tree)
 
 
+def test_a_tensor_that_numpy_cannot_read_is_named_with_the_way_out():
+    torch = pytest.importorskip("torch")
+    given = {"w": torch.zeros(3, requires_grad=True)}  # As of dict(module.named_parameters()).
+    for read in (TreeSpec.of, TreeSpec.of({"w": np.zeros(3)}).flatten):
+        with pytest.raises(
+            TreeError, match=r"w: this torch.Tensor cannot be read .*tensor.detach\(\).cpu\(\).numpy"
+        ):
+            read(given)
+
+
 @pytest.mark.parametrize(
     ("tree", "says"),
     [

@@ -112,6 +112,13 @@ def test_heavy_hitters_finds_words_nobody_listed_beforehand():
     assert found.threshold > 2 * found.stddev
 
 
+def test_a_text_is_one_word_and_not_its_letters():
+    words = ["pear" if i % 2 else ["pear", "fig"] for i in range(N)]
+    found = heavy_hitters(words, context=context(), words_per_client=3, longest=4, width=8)
+    assert found.counts.keys() == {"pear", "fig"}
+    assert found.counts["pear"] == pytest.approx(N, abs=5 * found.stddev)
+
+
 def test_heavy_hitters_reports_what_nobody_holds_no_more_often_than_stated():
     """Clients without a word, a threshold that lets something pass in half of the searches at most: 30 searches, and
     24 or more that report something would have probability 1e-3 at one half."""
@@ -140,9 +147,11 @@ def test_a_search_is_one_event_over_all_its_levels():
     ("call", "message"),
     [
         (lambda c: mean_and_variance([1.0] * N, lower=3.0, upper=3.0, context=c), "range is 3.0 to 3.0"),
+        (lambda c: mean_and_variance([1.0] * N, lower=-1e308, upper=1e308, context=c), "in a larger unit"),
         (lambda c: histogram([1.0] * N, edges=[1.0, 0.0], context=c), "edges"),
         (lambda c: quantiles([1.0] * N, [1.5], lower=0.0, upper=1.0, context=c), "probabilities"),
         (lambda c: quantiles([1.0] * N, [0.5], lower=0.0, upper=1.0, depth=11, context=c), "depth is 11"),
+        (lambda c: quantiles([1.0] * N, [0.5], lower=0.0, upper=1.0, depth=2.5, context=c), "depth is 2.5"),
         (lambda c: heavy_hitters([["a"]] * N, context=c, words_per_client=0), "words_per_client is 0"),
         (lambda c: heavy_hitters([["a"]] * N, context=c, alphabet="aa"), "letters that differ"),
     ],

@@ -122,3 +122,39 @@ def test_bounds_are_above_the_truth_in_at_most_11_of_100_runs(noise_multiplier):
     plan, truth = gaussian_sum(noise_multiplier, cohort=1000, length=5000), TRUTH[noise_multiplier]
     bounds = [one_run(plan, delta=DELTA, groups=1, entropy=seeded(seed))[0].epsilon for seed in range(100)]
     assert sum(bound > truth for bound in bounds) <= 11
+
+
+def test_a_block_of_one_value_does_not_blow_the_estimate_up():
+    """An adaptive clip's indicator is a quarter of every canary here, in one value; nothing is wrong with the run."""
+    federation = fedavg.Federation(
+        lambda weights, data: weights,
+        [0] * 60,
+        weights={"w": np.zeros(50)},
+        rounds=1,
+        cohort_size=20,
+        privacy=dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0, clip_quantile=0.5),
+        secure=fedavg.SecureAggregation.ideal(),
+    )
+    promised = epsilon(Composed(federation.plan.mechanism.event, 1), delta=1e-3)
+    found, _ = one_shot(federation.plan, delta=1e-3, groups=30, entropy=seeded(2))
+    assert 0.5 < found.epsilon < promised
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"canaries": 0}, "canaries is 0"),
+        ({"participations": 0}, "participations is 0"),
+        ({"participations": 1.5}, r"participations is 1\.5"),
+        ({"draws": 1}, "draws is 1"),
+        ({"delta": 0.0}, r"delta is 0\.0"),
+        ({"level": 2}, "level is 2"),
+        ({"significance": float("nan")}, "significance is nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_attacked(changes, message):
+    plan = gaussian_sum(1.0, cohort=10, length=20)
+    steps = []
+    with pytest.raises(fedavg.ParameterError, match=message):
+        audit(plan, dp.PaddedPoisson(60, 20), **{"delta": 1e-3, "on_step": steps.append, **changes})
+    assert steps == []

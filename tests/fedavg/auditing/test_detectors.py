@@ -136,6 +136,17 @@ def test_other_mechanisms_pass_through_the_same_detectors(mechanism):
         assert detector(plan, entropy=seeded(11)).p_value > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("population", "rate", "rounds"), [(1000, 0.001, 200), (50, 0.02, 2), (10, 0.5, 200)]
+)
+def test_rare_clients_and_few_rounds_are_not_taken_for_a_fault(population, rate, rounds):
+    """Where hardly anybody comes twice, one who does is no wonder: 400 honest cohorts, at most 3 flags at 0.1%."""
+    dice = np.random.default_rng(5)
+    drawn = (dice.random((rounds, population)) < rate for _ in range(400))
+    found = [cohort_fits(one, sampling_rate=rate, level=0.001).flagged for one in drawn]
+    assert sum(found) <= 3
+
+
 def test_the_detectors_hold_under_real_masks():
     """One masked round each: what the ideal sum shows is what the protocol gives."""
     plan = pipelines.honest(cohort=12, length=400, secure=fedavg.SecureAggregation())

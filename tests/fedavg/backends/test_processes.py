@@ -4,6 +4,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -78,6 +80,37 @@ def test_an_errors_words_are_in_nothing_that_the_process_of_the_run_shows(capfd,
     shown = "".join(capfd.readouterr()) + caplog.text
     assert "a worker met a Beyond at" in shown
     assert "patient" not in shown
+
+
+def test_a_run_that_cannot_begin_leaves_no_process_behind():
+    before = {child.pid for child in multiprocessing.active_children()}
+    with pytest.raises(BackendError, match="cannot be sent to another process") as told:
+        fedavg.train(lambda weights, data: weights, clients(), **settings(), backend="processes")
+    assert told.value.__traceback__ is not None  # As a notebook keeps it, with all that its frames hold.
+    assert {child.pid for child in multiprocessing.active_children()} == before
+
+
+TYPED_IN = """
+import numpy as np
+import dp, fedavg
+
+def step(weights, data):
+    return weights
+
+fedavg.train(
+    step, [1.0] * 20, weights={"w": np.zeros(3)}, rounds=1, cohort_size=5, backend="processes",
+    privacy=dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0),
+)
+"""
+
+
+def test_a_step_of_a_notebook_is_refused_with_the_way_out():
+    """Its module is no file that another process could import."""
+    done = subprocess.run([sys.executable, "-c", TYPED_IN], capture_output=True, text=True)
+    assert (
+        "refused: a function or class of the run cannot be imported in another process; move it"
+        in done.stderr
+    )
 
 
 def test_however_a_client_fails_its_neighbours_in_the_process_are_in_the_sum(backend):

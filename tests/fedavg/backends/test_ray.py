@@ -101,9 +101,16 @@ def test_a_step_that_cannot_travel_is_refused_before_anything_is_charged(cluster
         with lock:
             return weights
 
-    with Ray(workers=1) as backend, pytest.raises(BackendError, match="cannot be sent"):
+    with Ray(workers=1) as backend, pytest.raises(BackendError, match="cannot be sent") as told:
         Federation(holding, clients(), **settings(folder=tmp_path), backend=backend)
+    assert "to another machine: cannot pickle '_thread.lock' object; load the data" in str(told.value)
     assert Federation(step, clients(), **settings(folder=tmp_path, resume=True)).ledger.charged == 0
+
+
+def test_an_address_where_nobody_listens_is_one_sentence_at_once(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(BackendError, match=r"no Ray cluster answers at 127.0.0.1:1: .*; start one with"):
+        of("127.0.0.1:1")
 
 
 def test_an_errors_words_are_in_no_log(cluster, capfd, caplog):

@@ -252,6 +252,11 @@ def test_a_run_is_refunded_only_while_nothing_was_released(fails_at, charged):
     assert broken.ledger(adaptive).charged == charged
 
 
+def test_a_cohort_of_nobody_is_refused_and_is_not_everybody():
+    with pytest.raises(dp.ParameterError, match="expected is 0"):
+        context(population=400, cohort_size=0)
+
+
 def test_only_clients_that_were_drawn_are_asked():
     asked = []
     data = ClientData(range(400), lambda i: asked.append(i) or 1.0)

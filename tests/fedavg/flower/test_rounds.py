@@ -18,10 +18,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, Krum
 
 import dp
+import secagg
 from fedavg.auditing import audit_transcript, read_transcript
 from fedavg.errors import ParameterError, RoundAborted
-from fedavg.flower import Deadlines, NodeSetupError, PrivateStrategy
+from fedavg.flower import Deadlines, NodeSetupError, PrivateStrategy, private_mod
 from fedavg.flower import node as flower_node
+from fedavg.flower.wire import HEADER
 from tests.fedavg.flower.network import PRIVACY, QUICK, LoopbackGrid, network, rounds, silent, start, train
 
 LOUD = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0)
@@ -72,6 +74,21 @@ def test_the_family_of_fedavg_runs_unchanged(tmp_path, strategy):
 def test_a_strategy_that_needs_single_updates_is_refused(tmp_path):
     with pytest.raises(ParameterError, match="single updates"):
         PrivateStrategy(Krum(), rounds(4), folder=tmp_path)
+
+
+@pytest.mark.parametrize("strategy", [None, FedAvg])
+def test_what_is_no_strategy_is_refused(strategy, tmp_path):
+    with pytest.raises(
+        ParameterError, match=r"strategy is .*; give one of Flower's that is made, such as FedAvg\(\)"
+    ):
+        PrivateStrategy(strategy, rounds(4), folder=tmp_path)
+
+
+def test_the_path_of_settings_is_no_settings_for_the_mod(tmp_path):
+    with pytest.raises(
+        ParameterError, match=r"rounds is 'rounds.json'; give a PrivateRounds, such as PrivateRounds.read"
+    ):
+        private_mod("rounds.json")
 
 
 def test_a_roster_is_needed_against_a_malicious_server_and_refused_otherwise(tmp_path):
@@ -297,6 +314,46 @@ def test_ctrl_c_while_an_app_trains_ends_the_nodes_process(tmp_path):
     settings = rounds(4, metrics={})
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, settings, network(tmp_path, settings, body=body))
+
+
+@pytest.mark.parametrize("failing", [1, 4])
+def test_the_server_is_told_where_most_apps_fail(failing, tmp_path, caplog):
+    def body(message, context):
+        failed = context.node_config["partition-id"] < failing
+        return Message(RecordDict() if failed else message.content, reply_to=message)
+
+    settings = rounds(4, metrics={})
+    run(tmp_path, settings, network(tmp_path, settings, body=body))
+    told = "of 4 nodes failed and sent zeros; their own logs say why"
+    assert (told in caplog.text) == (failing == 4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_ends_the_process_is_no_failure_of_the_app(number, tmp_path, caplog):
+    """Flower's handlers close the way out and raise SystemExit wherever the app is: no zeros can be sent any more."""
+
+    def body(message, context):
+        signal.raise_signal(number)
+        return Message(message.content, reply_to=message)
+
+    def leave(*_):
+        signal.signal(number, before)
+        raise SystemExit(0)
+
+    settings = rounds(4, metrics={}, privacy=dataclasses.replace(PRIVACY, max_participations=1))
+    grid = network(tmp_path, settings, body=body)
+    before = signal.signal(number, leave)
+    try:
+        with pytest.raises(SystemExit):
+            run(tmp_path, settings, grid)
+        assert signal.getsignal(number) is before  # What Flower's handler set stays.
+    finally:
+        signal.signal(number, before)
+    assert "sends zeros" not in caplog.text
+    node = grid.nodes[0]
+    assert dict(grid.contexts[node].state[HEADER]) == {}
+    record = secagg.Records(tmp_path / "nodes" / "node-000", data_set="contribution to test")
+    assert record.participations == 0
 
 
 def test_evaluation_is_refused_by_nodes_and_left_out_by_the_server(tmp_path):

@@ -64,7 +64,14 @@ def test_a_setting_that_is_not_known_is_refused(tmp_path):
     [
         ({"secure": SecureAggregation.ideal()}, "hides nothing"),
         ({"coin": 0.0}, "coin is 0"),
+        ({"coin": "1"}, "coin is '1'"),
         ({"task": ""}, "name the training run"),
+        ({"task": 5}, "task is 5; name the training run"),
+        ({"rounds": "2"}, "4 nodes and '2' rounds; give whole numbers"),
+        ({"rounds": 2.5}, "4 nodes and 2.5 rounds; give whole numbers"),
+        ({"privacy": {"delta": 1e-3}}, "privacy is .*; give a dp.Privacy"),
+        ({"secure": True}, "secure is True; give a fedavg.SecureAggregation"),
+        ({"metrics": ["loss"]}, "metrics is .*; give a mapping"),
         ({"nodes_per_round": 2.0, "adversary": "malicious"}, "must not choose the cohort"),
         (
             {"privacy": dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0, clip_quantile=0.5)},

@@ -1,5 +1,7 @@
 """Processes refuse what they cannot keep, before anything is charged, and tell what a step does wrong."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from fedavg import (
     ParameterError,
     sgd,
 )
+from fedavg.evaluation import build_fed_eval
 from fedavg.insecure import insecure_sum
 from fedavg.processes import (
     build_unweighted_fed_avg,
@@ -188,3 +191,36 @@ def test_promises_that_processes_cannot_keep_are_refused(changes, complaint):
             sgd(learning_rate=0.1),
             model_aggregator=private_sum(promise, rounds=1, cohort_size=20),
         )
+
+
+def told(process, data):
+    """What a round warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(process, data, 1)
+    return [str(warning.message) for warning in caught]
+
+
+def test_averages_that_the_public_floor_makes_too_small_are_told():
+    """Clients with two examples each, where one with a thousand would count fully."""
+
+    def trained(most, data):
+        aggregator = quiet(most_examples=most)
+        return told(build_weighted_fed_avg(lambda w, d: w, weights=WIDE, model_aggregator=aggregator), data)
+
+    def evaluated(most, data):
+        return told(
+            build_fed_eval(
+                lambda w, d: {"mean": d.mean()},
+                weights=WIDE,
+                metrics={"mean": 5.0},
+                model_aggregator=chosen(cohort_size=len(data), most_examples=most),
+            ),
+            data,
+        )
+
+    for rounds, clients in ((trained, 20), (evaluated, 2000)):
+        data = [np.full((2, 1), 3.0) for _ in range(clients)]
+        (warning,) = rounds(1000, data)
+        assert f"divided by the public floor of {100 * clients}: they come out too small; lower" in warning
+        assert rounds(4, data) == []

@@ -306,6 +306,43 @@ def test_other_runs_make_a_page_that_can_be_made_again(tmp_path, changes):
     assert rewrite(tmp_path).read_text("utf-8") == first
 
 
+def words_of(done):
+    return " ".join(" ".join(Reader(render(done)).words).split())
+
+
+def under_masks(done):
+    return replace(done, plan=replace(done.plan, secure=fedavg.SecureAggregation()))
+
+
+def test_no_noise_is_claimed_under_the_masks_of_a_server_that_adds_it():
+    central = dp.Privacy(
+        noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0, mechanism="central_gaussian", trusted_server=True
+    )
+    words = words_of(under_masks(run(privacy=central)))
+    assert "which already held the noise" not in words
+    assert "could open only their sum, without noise: it is trusted to add that." in words
+    assert "which already held the noise" in words_of(under_masks(run()))
+
+
+@pytest.mark.parametrize("sampler", [dp.FixedOrder(60, 20), dp.FixedSizeSample(60, 20)])
+def test_a_cohort_that_nobody_pads_is_not_called_padded(sampler):
+    words = words_of(run(sampler=sampler))
+    for claim in ("padded to a fixed size", "appears nowhere", "neither who was drawn nor how many"):
+        assert claim not in words
+        assert claim in words_of(run())
+
+
+def test_what_a_cap_does_not_stop_is_not_said_to_stop():
+    """With coins of the clients' own, the server's cost grows past the cap: it does not see how they fell."""
+    capped = dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=1.0, max_participations=2)
+    done = run(rounds=4, privacy=capped, sampler=dp.SelfSampling(dp.PaddedPoisson(60, 20), 0.5))
+    assert done.rounds[3].epsilon.server > done.rounds[2].epsilon.server
+    words = words_of(done)
+    assert "the cost stops growing" not in words
+    assert "sampling does not help against it" not in words
+    assert "padded to a fixed size" in words
+
+
 def test_how_to_run_it_again_is_told(result):
     text = page.render(finished())
     assert "<code>veilsum simulate digits --rounds 3</code>" in text
