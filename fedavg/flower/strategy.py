@@ -123,8 +123,8 @@ class PrivateStrategy:
         Args:
             grid: Flower's grid, as its server app was given it.
             initial_arrays: The model to begin with.
-            num_rounds: How many rounds to run. The noise is sized for those planned; each one more is charged like them,
-                until a budget ends the run. In malicious mode nodes refuse it.
+            num_rounds: How many rounds to run. The noise is sized for those planned; each one more is charged like
+                them, until a budget ends the run. In malicious mode nodes keep their data out of it.
             settings: Passed on to the strategy inside.
 
         Returns:
