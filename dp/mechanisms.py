@@ -168,7 +168,7 @@ class DistributedDiscreteGaussian(_DiscreteGaussianShares):
             raise ParameterError(
                 f"Each of {self.honest_survivors} shares would have deviation {self.local_stddev:.3g} in integer "
                 f"units, below {LEAST_STDDEV:g}, where the tight epsilon is not proven; raise the encoding's "
-                "scale (more modulus bits) or the noise multiplier, or use NarrowDiscreteGaussian."
+                "resolution or the noise multiplier, or use NarrowDiscreteGaussian."
             )
 
     @cached_property

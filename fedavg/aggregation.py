@@ -38,6 +38,7 @@ Values = Mapping[str, ArrayLike]
 _RULE = "veilsum excess noise 1"
 _VALUES_AT_ONCE = 1 << 21
 _WORD_BITS = 32
+_RESOLUTION, _FINEST = 100.0, 1e9
 
 
 @dataclass(frozen=True)
@@ -421,11 +422,24 @@ class AggregationPlan:
         return words
 
 
+def _uncompressed(blocks: tuple[dp.Block, ...], noise: Noise) -> dp.Encoding:
+    """Integer units as coarse as usual, or finer where a share of the noise would be too narrow in them.
+
+    A share falls with the root of the cohort and units grow with that of the longest block: few values, many clients.
+    """
+    resolution = _RESOLUTION
+    encoding = dp.Encoding.plan(blocks, resolution=resolution)
+    while not noise.is_wide_enough(encoding) and resolution < _FINEST:
+        resolution *= 2
+        encoding = dp.Encoding.plan(blocks, resolution=resolution)
+    return encoding
+
+
 def _encoding(
     blocks: tuple[dp.Block, ...], noise: Noise, secure: SecureAggregation, cohort: int, rotation_key: bytes
 ) -> dp.Encoding:
     if secure.compression == "none":
-        return dp.Encoding.plan(blocks)
+        return _uncompressed(blocks, noise)
     return dp.compressed(
         blocks,
         rotation_key=rotation_key,

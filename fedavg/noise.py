@@ -107,6 +107,14 @@ class Noise:
             honest_survivors=self.honest_survivors,
         )
 
+    def is_wide_enough(self, encoding: dp.Encoding) -> bool:
+        """Whether shares are as wide, in an encoding's integer units, as is needed for what is claimed of them."""
+        try:
+            self.mechanism(sensitivity=encoding.sensitivity, dimension=encoding.dimension)
+        except dp.ParameterError:
+            return False
+        return True
+
     def check_drawable(self, mechanism: Distributed | Central) -> None:
         """Refuse noise that is out of its sampler's range: a round that could not draw it would have been paid for.
 

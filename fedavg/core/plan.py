@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, fsum, inf, sqrt
+from math import fsum, inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,7 @@ from fedavg.core.types import TensorType, WithinType, leaves, parts, size, unbou
 __all__ = ["Aggregation", "Event", "Plan", "PrivacyReport", "Program", "Stage", "stages_of"]
 
 _UP = 1 + 1e-9  # Noise multipliers are rounded up, so that dividing and composing them never falls short.
-_LEAST_SHARE_DEVIATION = 2.2  # in integer units; below 2 the tight epsilon is not proven
 _MOST_DEVIATIONS = 40  # of the noise, for what a result may come to
-_UNITS = 101.0  # integer sensitivity over sqrt(length), as encodings have it
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,13 @@ class Aggregation:
         kind = self.node.inputs[1].type.member
         return kind.l2 if isinstance(kind, WithinType) else None
 
-    def blocks(self, share: float, padded: int) -> list[dp.Block]:
-        """Its blocks with their weights; `padded` zeros make the first one long enough to be rounded finely."""
+    def blocks(self, share: float) -> list[dp.Block]:
+        """Its blocks with their weights."""
         blocks = []
-        for position, (name, kind) in enumerate(self.parts):
+        for name, kind in self.parts:
             lengths, bound = {name: size(kind)}, kind.l2
             if self.weight_bound is not None:
                 lengths[f"{name} weight"], bound = 1, kind.l2 * sqrt(2)
-            if padded and position == 0:
-                lengths[f"{name} padding"] = padded
             blocks.append(dp.Block.joint(lengths, l2_bound=bound, weight=share / len(self.parts)))
         return blocks
 
@@ -196,12 +192,7 @@ class Plan:
         for stage in stages:
             weight = fsum(shares[a.name] for a in stage)
             own = z / sqrt(weight) * _UP
-            padding = _padding(stage, own, sampler.cohort_size)
-            blocks = [
-                block
-                for position, a in enumerate(stage)
-                for block in a.blocks(shares[a.name] / weight, padding if position == 0 else 0)
-            ]
+            blocks = [block for a in stage for block in a.blocks(shares[a.name] / weight)]
             plan = AggregationPlan.choose(
                 blocks,
                 cohort=sampler.cohort_size,
@@ -278,17 +269,6 @@ def _shares(aggregations: Sequence[Aggregation], noise_multiplier: float) -> tup
     shares = {name: cost / whole for name, cost in fixed.items()}
     shares |= {name: left / whole * weight / total for name, weight in free.items()}
     return whole**-0.5, shares
-
-
-def _padding(stage: Sequence[Aggregation], noise_multiplier: float, cohort: int) -> int:
-    """Zeros that make the longest block so long that each share's noise has the deviation its proof needs.
-
-    An encoding's integer units grow with the root of its longest block, so that a single number in a large cohort
-    would be rounded too coarsely.
-    """
-    wanted = ceil((_LEAST_SHARE_DEVIATION / (_UNITS * noise_multiplier)) ** 2 * cohort)
-    lengths = [size(kind) for a in stage for _, kind in a.parts]
-    return 0 if max(lengths) >= wanted else wanted - lengths[0]
 
 
 def _require_room(aggregation: Aggregation, plan: AggregationPlan, sampler: dp.Sampler) -> None:

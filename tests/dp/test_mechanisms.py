@@ -47,7 +47,7 @@ def test_two_shares_are_never_the_same():
 
 
 def test_narrow_shares_are_refused_with_a_way_out():
-    with pytest.raises(ParameterError, match=r"deviation 1\.\d+ .* below 2.*raise the encoding's scale"):
+    with pytest.raises(ParameterError, match=r"deviation 1\.\d+ .* below 2.*raise the encoding's resolution"):
         DistributedDiscreteGaussian(noise_multiplier=1.0, sensitivity=10.0, dimension=5, honest_survivors=60)
 
 

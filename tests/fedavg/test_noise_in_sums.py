@@ -121,3 +121,14 @@ def test_noise_shares_that_dropouts_thin_would_be_seen():
     noise = lifted - (COHORT - LOST) * INPUT * careless.encoding.scale("update")
     promised, low, _ = excess_ratio(noise, plan.encoding.sensitivity, COHORT)
     assert promised < low
+
+
+@pytest.mark.parametrize("excess_noise", ["keep", "remove"])
+def test_one_number_of_many_clients_is_rounded_finely_enough(excess_noise):
+    """In usual units, whose number is the root of the length, a share's deviation would be below 2: not proven."""
+    one, many = dp.Block("update", length=1, l2_bound=1.0, weight=1.0), 50_000
+    secure = SecureAggregation(dropout=0.2, excess_noise=excess_noise, masked=False)
+    plan = AggregationPlan.choose([one], cohort=many, privacy=PRIVACY, noise_multiplier=1.0, secure=secure)
+    assert 2 <= plan.mechanism.local_stddev < 10
+    assert plan.stddev_of_sum("update") == pytest.approx(1.2, abs=0.2)
+    assert plan_of().encoding == dp.Encoding.plan([BLOCK])

@@ -325,7 +325,7 @@ def test_masks_are_bound_to_everything_that_is_broadcast(size):
 
 
 def test_one_number_in_a_large_cohort_is_rounded_finely_enough():
-    """Without padding, a share's deviation would be below 2 and its epsilon not proven."""
+    """In usual units a share's deviation would be below 2 and its epsilon not proven."""
     report = total.privacy(context(population=50_000, noise_multiplier=1.0))
     assert report.noise_multiplier == pytest.approx(1.0)
 
