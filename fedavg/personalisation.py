@@ -51,11 +51,12 @@ def build_personalisation_eval(
         named "baseline/accuracy", "STRATEGY/accuracy" and so on.
 
     Raises:
-        ParameterError: no strategy, a strategy called "baseline", no aggregator, or no metrics.
+        ParameterError: no strategy, one called "baseline" or with a slash in its name, no aggregator, or no metrics.
     """
-    if not strategies or BASELINE in strategies:
+    if not strategies or BASELINE in strategies or any("/" in name for name in strategies):
         raise ParameterError(
-            f"the strategies are {sorted(strategies)}; give at least one, none called {BASELINE}"
+            f"the strategies are {sorted(strategies)}; give at least one, none called {BASELINE} or with a / in its"
+            " name, which parts it from the metric's"
         )
     evaluate, start, bounds = _evaluation(model, weights, metrics)
     spec, count = TreeSpec.of(start), examples or count_examples

@@ -74,8 +74,9 @@ def test_a_plain_function_may_evaluate():
     assert metrics == {"baseline/error": 2.5, "own/error": 0.5, "num_examples": 5.0}
 
 
-@pytest.mark.parametrize("strategies", [{}, {"baseline": lambda weights, data: weights}])
-def test_strategies_must_be_there_and_not_hide_the_baseline(strategies):
+@pytest.mark.parametrize("name", [None, "baseline", "a/b"])
+def test_strategies_must_be_there_and_hide_nothing(name):
+    strategies = {} if name is None else {name: lambda weights, data: weights}
     with pytest.raises(ParameterError, match="at least one, none called baseline"):
         build_personalisation_eval(MODEL, strategies, model_aggregator=insecure_sum)
 
