@@ -12,7 +12,8 @@ a row, and a claim costs what its cohort is large.
 
 Invariants: counts are raised before anybody is invited, and never lowered; checking the cap and counting are one
 transaction; a ledger that has charged rounds is not continued without its counts, with another ledger's, with another
-key, or with an older copy of them: the file holds how often each run counted, which is never less than it settled.
+key, or with a copy of them that lacks a settled round: the file holds how often each run counted, which is never less
+than it settled. A copy that lacks only rounds that gave no sum cannot be told from one that was not yet written.
 
 Not here: the draw (`dp.cohorts`), the charge (`dp.ledger`).
 """

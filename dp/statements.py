@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from dp.central import CentralMatrix
 from dp.cohorts import Sampler, SelfSampling
 from dp.filters import RenyiFilter
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
@@ -39,8 +40,8 @@ _RING = (
     " choice could cut a client off from the others"
 )
 _OUTSIDE = (
-    "not protected: that you took part, or that your device vanished; not proven: that other clients clip and add noise"
-    " as they should"
+    "not protected: that you took part, or that your device vanished; not proven: that other clients {} as they"
+    " should"
 )
 
 
@@ -139,7 +140,8 @@ def statements(
         "the unit is one client and everything it holds; two data sets are neighbours when one client's contribution is"
         " replaced by zeros (zero-out adjacency)",
         _noise(mechanism, sampler, minimum_survivors),
-        f"averages are divided by the public expectation {sampler.expected:g}, never by the number drawn or surviving",
+        f"averages are divided by the public expectation {sampler.expected:g} or by noised sums, never by the number"
+        " drawn or surviving",
         f"{charged} rounds {'are' if sharing is None else 'of this run are'} charged"
         + (f", {aborted} of them without a result" if aborted else "")
         + (", and how many was not chosen by looking at their results" if sharing is None else ""),
@@ -148,7 +150,7 @@ def statements(
             if (warning := delta_warning(delta=privacy.delta, population=sampler.population))
             else []
         ),
-        _OUTSIDE,
+        _OUTSIDE.format("clip" if mechanism.trusted_server else "clip and add noise"),
         *([_SIMULATION] if seeded else []),
         *([] if masked else [_UNMASKED]),
     )
@@ -186,15 +188,23 @@ def _together(observer: str, spent: float, sharing: Sharing | None) -> tuple[str
     whose = "" if own else " against the server, who sees all that readers do,"
     return (
         f"the ledger is shared by {_runs(sharing.runs)}, and this is the budget of all of them together, kept by"
-        f" {kind}{whose} however they were chosen; of it {epsilon_text(spent)} is spent so far",
+        f" {kind}{whose} however they were chosen, and each under the assumptions of its own statement; of it"
+        f" {epsilon_text(spent)} is spent so far",
     )
 
 
 def _noise(mechanism: Mechanism, sampler: Sampler, minimum_survivors: int) -> str:
-    times = (
-        f"{mechanism.noise_multiplier:g} times the joint integer sensitivity of everything a client sends (update,"
-        " counts and metrics in one vector)"
+    sensitivity = (
+        "the joint integer sensitivity of everything a client sends (update, counts and metrics in one"
+        " vector)"
     )
+    times = f"{mechanism.noise_multiplier:g} times {sensitivity}"
+    if isinstance(mechanism, CentralMatrix):
+        return (
+            f"the noise that the server adds is correlated over {mechanism.bands} rounds, and"
+            f" {mechanism.noise_multiplier:g} times what one participation changes in all of them together, by"
+            f" {sensitivity}"
+        )
     if mechanism.trusted_server:
         return f"the noise that the server adds to the sum is {times}"
     honest = mechanism.honest_survivors
@@ -254,7 +264,9 @@ def _server(
     active: bool,
 ) -> Statement:
     why = (
-        "the inputs are seen" if mechanism.trusted_server else "the budget that the run shares sets no limit"
+        "it sees the sums without noise"
+        if mechanism.trusted_server
+        else "the budget that the run shares sets no limit"
     )
     claim = _claim("the server, and whoever holds the rosters of the rounds,", epsilon, privacy.delta, why)
     if mechanism.trusted_server:
@@ -317,7 +329,7 @@ def epsilon_text(epsilon: float) -> str:
     return f"{math.ceil(epsilon * 10**digits - 1e-9) / 10**digits:.{digits}f}"
 
 
-def _claim(observer: str, epsilon: float, delta: float, why: str = "the inputs are seen") -> str:
+def _claim(observer: str, epsilon: float, delta: float, why: str = "no limit is set") -> str:
     if not math.isfinite(epsilon):
         return f"Against {observer} there is no promise: epsilon is infinite, because {why}."
     shown = epsilon_text(epsilon)

@@ -18,7 +18,7 @@ import dp
 from fedavg.client_data import ClientData
 from fedavg.errors import ParameterError, StepError
 from fedavg.model import EXAMPLES
-from fedavg.processes.collecting import Collected, Content, Work
+from fedavg.processes.collecting import Collected, Content, Released, Work
 
 __all__ = ["InsecureSum", "insecure_sum"]
 
@@ -51,7 +51,7 @@ class _PlainSum:
     def statement(self) -> None:
         """Nothing is promised to anybody."""
 
-    def collect(self, work: Work, data: Any, *, model_hash: bytes) -> Collected:
+    def collect(self, work: Work, data: Any, *, model_hash: bytes, released: Released) -> Collected:
         """Sum over the clients of a list, or over every client of a `ClientData`."""
         update = np.zeros(self.content.update)
         counted = (EXAMPLES, *self.content.bounds) if self.content.counted else ()

@@ -20,7 +20,8 @@ class SecureAggregation:
     """How the sum is taken: real masks by default.
 
     Guarantee: a server that follows the protocol, together with at most `corruption` of the cohort, learns the sum of
-    at least cohort * (1 - dropout) inputs and nothing else about any of them (Bonawitz et al. 2017; Bell et al. 2020).
+    at least cohort * (1 - dropout) inputs, theirs among them, and nothing else about any other (Bonawitz et al. 2017;
+    Bell et al. 2020). On the sparse graph who falls silent must not depend on who masks with whom.
 
     Args:
         dropout: Share of the cohort that may fall silent before the round is given up, in [0, 1).

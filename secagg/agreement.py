@@ -126,7 +126,7 @@ def check_publics(roster: Roster) -> None:
 
 
 def require_usable(publics: Sequence[bytes], owner: int) -> None:
-    """Refuse one client's keys where its neighbours could not use them: unsound, or no hybrid keys.
+    """Refuse one client's keys where its neighbours would not use them: unsound, one twice, or no hybrid keys.
 
     Args:
         publics: the client's keys and halves, as `secagg.messages.Codec.keys_in` cuts them.
@@ -137,6 +137,8 @@ def require_usable(publics: Sequence[bytes], owner: int) -> None:
     """
     classical = [public for public in publics if len(public) == keys.KEY_BYTES]
     keys.refuse_unsound(b"".join(classical), [owner])
+    if len(set(publics)) != len(publics):
+        raise MalformedMessage("a public key appears twice", sender=owner)
     for start in range(2, len(publics), 2):
         hybrid.seal_inner(b"", publics[start] + publics[start + 1], b"", owner, owner)
 

@@ -131,8 +131,16 @@ class PartialSum:
         add_vectors(self._totals, part.packed, self._vectors)
         self._complaints.update(zip(part.senders, part.complaints, strict=True))
 
+    @one_at_a_time
     def encode(self) -> bytes:
-        """Write the sum so far."""
+        """Write the sum so far.
+
+        Returns:
+            What `add` and `secagg.Server.receive_partial` take.
+
+        Raises:
+            LocalProtocolError: another call is under way, whose input is half in; ask again after it.
+        """
         senders = np.zeros(len(self._shared), np.bool_)
         senders[list(self._complaints)] = True
         complaints = [bitmap(self._complaints[position]) for position in sorted(self._complaints)]
@@ -214,11 +222,22 @@ def add_vectors(
             unpack(data, length=vector.padded_length, bits=vector.modulus_bits)
             for vector, data in zip(vectors[:-1], packed[:-1], strict=True)
         ]
-        add_packed(totals[-1], packed[-1], vectors[-1].modulus_bits)
+        _add_last(totals[-1], packed[-1], vectors[-1].modulus_bits)
     except MalformedMessage as error:
         raise MalformedMessage(str(error), sender=sender) from None
     for total, values in zip(totals[:-1], earlier, strict=True):
         total += values
+
+
+def _add_last(total: Words, data: memoryview, bits: int) -> None:
+    """Add a packed vector; where that is cut off in the middle, no sum may come of the total, whoever goes on."""
+    try:
+        add_packed(total, data, bits)
+    except MalformedMessage:
+        raise
+    except BaseException:
+        total[-1:] += 1  # A check coordinate, which the rows before it do not reach.
+        raise
 
 
 def _members(data: bytes, length: int) -> Mask:

@@ -51,6 +51,8 @@ class Records:
         cost: what a round costs of the budget, in the application's unit.
         budget: most that all rounds of this data set may cost; None for no limit.
         max_participations: most rounds this data set may take part in; None for no limit.
+        max_step: most that a round may be above the last one of its task; None where another record, claimed before,
+            holds every one of these rounds and limits their steps.
 
     Raises:
         ParameterError: the folder does not exist, or a negative limit.
@@ -71,6 +73,7 @@ class Records:
         cost: float = 0.0,
         budget: float | None = None,
         max_participations: int | None = None,
+        max_step: int | None = _MAX_STEP,
     ) -> None:
         if not Path(folder).is_dir():
             raise ParameterError(f"there is no folder {folder}; make it before the first round")
@@ -83,6 +86,7 @@ class Records:
         self._cost = float(cost)
         self._budget = budget
         self._max_participations = max_participations
+        self._max_step = max_step
 
     @property
     def participations(self) -> int:
@@ -115,9 +119,9 @@ class Records:
                     f"round {round} of task {task!r} is not above round {last}, which this data set already "
                     "took part in; a retry needs a new round number and fresh noise"
                 )
-            if round - (-1 if last is None else last) > _MAX_STEP:
+            if self._max_step is not None and round - (-1 if last is None else last) > self._max_step:
                 raise RecordError(
-                    f"round {round} of task {task!r} is more than {_MAX_STEP} above "
+                    f"round {round} of task {task!r} is more than {self._max_step} above "
                     f"{'the start' if last is None else f'round {last}'}; number rounds from 0 up, in small steps"
                 )
             self._refuse_excess(connection)

@@ -139,6 +139,7 @@ class Server:
         self._sealed: Rows
         self._tags: Rows
         self._shares: ShareTable
+        self._faults: list[Fault] = []
         self._ids: list[int]
         self._shared: Mask
         self._survivors: Mask
@@ -169,7 +170,7 @@ class Server:
     @property
     def faults(self) -> tuple[Fault, ...]:
         """What the shares so far say about who did wrong; empty before the shares go out."""
-        return () if self._phase in (Phase.ADVERTISE, Phase.SHARE) else tuple(self._shares.faults)
+        return tuple(self._faults)
 
     def __repr__(self) -> str:
         return f"Server(phase={self._phase.value}, arrived={len(self._arrived)})"
@@ -382,6 +383,7 @@ class Server:
             context=self._context,
             threshold=self._parameters.threshold,
         )
+        self._faults = self._shares.faults
         self._expected = {client: position for position, client in enumerate(self._ids)}
         self._adverts, self._public_keys = {}, set()
 

@@ -3,6 +3,9 @@
 A machine looks at its phase, works, and writes its phase. Two threads inside at once both pass the look: a client would
 answer two different survivor sets, which is both shares of one neighbour; a server would add one input twice.
 
+A call that raises leaves no local variables: an error that somebody keeps keeps its frames, which in a client hold
+seeds, keys and shares.
+
 Not here: what the phases allow (`secagg.phases`), copies and forks (`secagg.client`).
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import wraps
+from traceback import clear_frames
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from secagg.errors import LocalProtocolError
@@ -45,6 +49,9 @@ def one_at_a_time(method: Callable[Concatenate[L, P], R]) -> Callable[Concatenat
             )
         try:
             return method(self, *args, **kwargs)
+        except BaseException as error:
+            clear_frames(error.__traceback__)
+            raise
         finally:
             self._busy.release()
 

@@ -1,4 +1,4 @@
-"""All audits of one run's pipeline together: two attacks, four detectors, and the promise beside them.
+"""All audits of one run's pipeline together: two attacks, five detectors, and the promise beside them.
 
 The rounds that an audit takes hold canaries and nobody's data, so they cost no budget and touch no ledger. One of them
 is under the run's own masks; the others sum the same integers without, after that one has shown that it makes no

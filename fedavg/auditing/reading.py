@@ -39,6 +39,7 @@ _STAGES = {
     "consistency": Kind.CONSISTENCY,
     "unmask": Kind.UNMASK,
 }
+_IDS = 2**63
 _ORDER = (
     2**252 + 27742317777372353535851937790883648493
 )  # Of Ed25519's group: the second half of a signature is less.
@@ -123,6 +124,8 @@ class Reading:
 
     def _from_client(self, message: Message) -> dict[str, int]:
         data = message.data
+        if not 0 <= message.sender < _IDS:
+            raise MalformedMessage(f"the sender is {message.sender}, which is no client's id")
         if message.stage not in _STAGES:
             raise MalformedMessage(f"{len(data)} bytes at a stage that the protocol does not have")
         kind = kind_of(data)

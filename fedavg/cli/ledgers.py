@@ -187,8 +187,8 @@ def model_hashes(folder: Path, path: Path) -> Callable[[int], bytes | None]:
     """Hashes of released models that are at hand, by round, as a run settles them.
 
     Args:
-        folder: Files of arrays (`.npz`): `model.npz` is the newest settled round's, any other name ends in its
-            round's number, such as `model-12.npz`.
+        folder: Files of arrays (`.npz`): `model.npz` is the newest settled round's, on a shared ledger that of any run;
+            any other name ends in its round's number, such as `model-12.npz`.
         path: The ledger.
 
     Raises:
@@ -200,13 +200,19 @@ def model_hashes(folder: Path, path: Path) -> Callable[[int], bytes | None]:
             files[int(number.group(1))] = file
     newest = folder / "model.npz"
     if newest.is_file():
-        settled = [row.round for row in dp.Ledger.open(path).rows() if row.kind == "settle"]
-        files |= {settled[-1]: newest} if settled else {}
+        files |= dict.fromkeys(_newest(path, _model_hash(newest)), newest)
     if not files:
         raise CheckpointError(
             f"{folder} holds no model of a settled round; give a folder with model.npz or model-12.npz"
         )
     return lambda number: _model_hash(files[number]) if number in files else None
+
+
+def _newest(path: Path, model: bytes) -> list[int]:
+    """The round that is the newest of its run and left this model; none did, the newest of all."""
+    last = {row.run: row for row in dp.Ledger.open(path).rows() if row.kind == "settle"}
+    fitting = [row.round for row in last.values() if dict(row.body).get("model") == model.hex()]
+    return fitting[:1] or sorted(row.round for row in last.values())[-1:]
 
 
 def _model_hash(path: Path) -> bytes:

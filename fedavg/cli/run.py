@@ -14,6 +14,7 @@ from typing import Any
 
 import dp
 import fedavg
+import secagg
 from fedavg import datasets, report
 from fedavg.aggregation import Record
 from fedavg.auditing import Recorder
@@ -54,12 +55,13 @@ def run(settings: Settings, screen: Screen) -> dict[str, Any]:
     folder = _folder(settings, data.name, screen)
     setup = Setup(settings, data)
     _announce(settings, data, folder, screen)
-    result = _train(setup, folder, entropy, screen)
+    ledger = settings.ledger or folder / "operator" / "ledger.sqlite"  # As the user would write it.
+    with _told_apart(Path(ledger)):
+        result = _train(setup, folder, entropy, screen)
     if not result.rounds:
         raise fedavg.ParameterError(result.stopped or "no round was run")
     if result.stopped:
         screen.warn(f"stopped after {len(result.rounds)} rounds: {result.stopped}")
-    ledger = settings.ledger or folder / "operator" / "ledger.sqlite"  # As the user would write it.
     figures = _figures(data.name, result, ledger, _write_report(setup, folder, result, screen))
     _show(settings, figures, result, folder, screen)
     return figures
@@ -116,6 +118,28 @@ def _announce(settings: Settings, data: datasets.Dataset, folder: Path, screen: 
     if warning := dp.delta_warning(delta=settings.delta, population=population):
         screen.warn(warning)
     screen.line("")
+
+
+@contextmanager
+def _told_apart(ledger: Path) -> Iterator[None]:
+    """What ends a run after a round was charged is no refusal: it leaves with the other exit code."""
+    before = _charged(ledger)
+    try:
+        yield
+    except fedavg.RoundAborted:
+        raise
+    except (fedavg.FedAvgError, dp.DPError, secagg.SecAggError) as error:
+        if _charged(ledger) == before:
+            raise
+        raise fedavg.RoundAborted(str(error), charged=True) from error
+
+
+def _charged(ledger: Path) -> int:
+    """Rounds charged to a ledger; none where there is none that can be read."""
+    try:
+        return dp.Ledger.open(ledger).charged
+    except dp.LedgerError:
+        return 0
 
 
 def _train(setup: Setup, folder: Path, entropy: fedavg.RunEntropy, screen: Screen) -> fedavg.Result:

@@ -84,20 +84,22 @@ class Promise:
         )
 
     def report(self, bound: Bound) -> PrivacyReport:
-        """What all planned runs cost, or all that the filter lets pass."""
-        runs = self.rounds
-        cost = self._most(bound) if runs is None else bound.accountant.epsilons(runs)
+        """What all planned runs cost; under a filter its budget, with what the first run takes of it.
+
+        Raises:
+            dp.BudgetExceeded: one run is more than the filter lets pass.
+        """
+        runs, sharing = self.rounds or 1, None
+        cost = bound.accountant.epsilons(runs)
+        if self.rounds is None:
+            sharing = dp.Sharing(self.filter(), runs=1)
+            cost = sharing.budget.after(sharing.budget.cost(*bound.accountant.events(1)))
         return PrivacyReport(
-            self.statements(bound, cost, charged=runs or 1),
+            self.statements(bound, cost, charged=runs, sharing=sharing),
             bound.plan.events(),
             bound.plan.mechanism.noise_multiplier,
-            runs,
+            self.rounds,
         )
-
-    def _most(self, bound: Bound) -> dp.Epsilons:
-        """All that the filter lets pass; readers see nothing that the server does not."""
-        budgets = bound.accountant.budgets
-        return dp.Epsilons(min(budgets.readers, budgets.server), budgets.server)
 
     def statements(
         self,

@@ -122,9 +122,17 @@ class Node:
         state["at"] = position + 1
         return messages
 
-    def _records(self, stage: str, limit: int | None = None) -> secagg.Records:
+    def _records(self, stage: str) -> secagg.Records:
         """The record of one kind of answer; every kind has a row for each round."""
-        return secagg.Records(self.folder, data_set=stage, max_participations=limit)
+        return secagg.Records(self.folder, data_set=stage)
+
+    def _choices(self, kind: str, limit: int | None = None) -> secagg.Records:
+        """The record of one side of the coin, which lacks the rounds of the other.
+
+        A limit on its steps would refuse a round by how earlier coins fell, and a server that numbers two rounds far
+        apart would see it; the rounds' own record, claimed before, has limited them.
+        """
+        return secagg.Records(self.folder, data_set=kind, max_participations=limit, max_step=None)
 
     def _respond(self, request: Request, messages: list[bytes], train: Trainer) -> bytes:
         plan = self.settings.plan(read_form(request.form), self.folder)
@@ -194,7 +202,7 @@ class Node:
             )
             included = False
         counted = (
-            self._records(contributions, cap) if included else self._records(f"padding of {settings.task}")
+            self._choices(contributions, cap) if included else self._choices(f"padding of {settings.task}")
         )
         counted.claim(task=settings.task, round=request.round)
         return included

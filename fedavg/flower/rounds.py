@@ -36,6 +36,7 @@ _PULL_SECONDS = 0.03  # What one more reply to ask for adds to the time between 
 _MOST_PULLS = 32
 _BEFORE_SHARES = 2  # Stages before there are shares that could show a fault.
 _SIX_THREE = 2**63 - 1
+_NOBODY = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,11 +210,7 @@ class _Stages:
             answer = read_reply(reply.content)
             if (answer.stage, answer.round) != (stage, self._invitation.number):
                 raise WireError(f"it answered stage {answer.stage[:40]!r} of round {answer.round}")
-            client = self._identified(node, answer.node)
-            if self._record is not None:
-                self._record(stage, client, answer.data)
-            self._server.receive(client, answer.data)
-            self._ids[node] = answer.node
+            self._receive(stage, node, self._identified(node, answer.node), answer.data)
         except (WireError, secagg.RemoteProtocolError) as error:
             _logger.warning(
                 "round %s, %s: node %s dropped out: %s",
@@ -225,6 +222,17 @@ class _Stages:
             return False
         self._log.bytes_up[node] = self._log.bytes_up.get(node, 0) + len(answer.data)
         return True
+
+    def _receive(self, stage: str, node: int, client: int, data: bytes) -> None:
+        """Hand a message to the server machine, and record it: as nobody's while its sender only says who it is."""
+        known = node in self._ids
+        try:
+            self._server.receive(client, data)
+            known = True
+        finally:
+            if self._record is not None:
+                self._record(stage, client if known else _NOBODY, data)
+        self._ids[node] = client
 
     def _identified(self, node: int, claimed: int) -> int:
         """Which client of the protocol a node is: what it says first, if its signature then agrees."""

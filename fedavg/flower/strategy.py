@@ -183,6 +183,7 @@ class _Account:
                 "nodes": settings.nodes,
                 "rounds": settings.rounds,
                 "adversary": settings.secure.adversary,
+                "secure": repr(settings.secure),
             },
         )
 
@@ -195,6 +196,7 @@ class _Account:
             privacy=settings.privacy,
             charged=self.ledger.charged,
             aborted=self.ledger.aborted,
+            sharing=self.ledger.sharing,
         )
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -380,7 +382,7 @@ class _PrivateGrid:
             time.sleep(_POLL_SECONDS)
 
     def _released(self, records: RecordDict, sums: Mapping[str, Any]) -> tuple[RecordDict, dict[str, float]]:
-        """The averaged model and metrics, as one node's reply; divided by a public number, never by a count."""
+        """The averaged model and metrics, as one node's reply; divided by public numbers or noised counts."""
         layout = self._plan.layout
         key, arrays = arrays_of(records)
         expected = self._plan.settings.sampler.expected

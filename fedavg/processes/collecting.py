@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import dp
 
-__all__ = ["Aggregator", "AggregatorFactory", "Collected", "Content", "Work"]
+__all__ = ["Aggregator", "AggregatorFactory", "Collected", "Content", "Released", "Work"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Content:
 
 Work = Callable[[Callable[[], Any]], tuple[NDArray[Any], Mapping[str, float]]]
 """One client's work: fetches its data, gives the update and its sums, "num_examples" among them; or `StepError`."""
+
+Released = Callable[[NDArray[Any]], bytes]
+"""From a round's averaged update to 32 bytes naming the model that is released with it."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,15 @@ class Collected:
 class Aggregator(Protocol):
     """Takes rounds' sums; keeps what was spent, outside of any process's state."""
 
-    def collect(self, work: Work, data: Any, *, model_hash: bytes) -> Collected:
-        """Run one round over `data`: a whole population (`ClientData`), or a list of clients' data."""
+    def collect(self, work: Work, data: Any, *, model_hash: bytes, released: Released) -> Collected:
+        """Run one round over `data`: a whole population (`ClientData`), or a list of clients' data.
+
+        Args:
+            work: What a client does.
+            data: The clients.
+            model_hash: 32 bytes naming the model that is broadcast.
+            released: From the averaged update to 32 bytes naming the model that comes of it.
+        """
         ...
 
     def statement(self) -> dp.Statements | None:

@@ -22,7 +22,7 @@ from fedavg.client_data import ClientData
 from fedavg.errors import ParameterError, StepError
 from fedavg.model import EXAMPLES
 from fedavg.paid_round import paid_round
-from fedavg.processes.collecting import Collected, Content, Work
+from fedavg.processes.collecting import Collected, Content, Released, Work
 
 if TYPE_CHECKING:
     from fedavg.processes.private_sum import PrivateSum
@@ -48,7 +48,7 @@ class PrivateAggregator:
             task=content.task,
         )
         if settings.secure.masked:
-            self.plan.protocol(0, bytes(32))  # Infeasible graphs are refused before anything is charged.
+            self.plan.check_graph()  # Infeasible graphs are refused before anything is charged.
         self.ledger = dp.Ledger.attach(
             settings.ledger,
             accountant=dp.RunAccountant(self.plan.mechanism, self.sampler, settings.privacy, settings.rounds),
@@ -57,6 +57,7 @@ class PrivateAggregator:
                 "plan": self.plan.canonical().hex(),
                 "population": settings.population,
                 "cohort": settings.cohort_size,
+                "secure": repr(settings.secure),
                 "seeded": settings.entropy.is_seeded,
                 "masked": settings.secure.masked,
             },
@@ -85,7 +86,7 @@ class PrivateAggregator:
         readers = replace(made.readers, assumptions=(chosen, *made.readers.assumptions[1:]))
         return replace(made, readers=readers)
 
-    def collect(self, work: Work, data: Any, *, model_hash: bytes) -> Collected:
+    def collect(self, work: Work, data: Any, *, model_hash: bytes, released: Released) -> Collected:
         """Charge, draw where the library draws, run the clients, sum.
 
         Raises:
@@ -109,8 +110,9 @@ class PrivateAggregator:
                 entropy=self.settings.entropy,
                 record=paid.record,
             )
-            paid.settle(survivors=result.survivors, model_hash=model_hash)
-        return self._collected(result.sums, result.survivors, result.bytes_up_per_client)
+            collected = self._collected(result.sums, result.survivors, result.bytes_up_per_client)
+            paid.settle(survivors=result.survivors, model_hash=released(collected.average))
+        return collected
 
     def _clients(self, data: Any) -> ClientData:
         """The clients as they were planned for, or a refusal."""

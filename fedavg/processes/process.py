@@ -157,6 +157,10 @@ class Rounds:
     def _next(self, state: ProcessState, data: Any) -> RoundOutput:
         return RoundOutput(state, self._collect(state, data)[1])
 
+    def _released(self, state: ProcessState, average: NDArray[Any]) -> NDArray[Any]:
+        """The flat weights that a round's average leads to: those in the state, where nothing is trained."""
+        return self._spec.flatten(state.model.trainable)
+
     def _collect(self, state: ProcessState, data: Any) -> tuple[NDArray[Any], Mapping[str, Any]]:
         """One round's average and metrics."""
         weights = _finite(self._spec, state.model.trainable)
@@ -165,6 +169,7 @@ class Rounds:
                 flat_work(self._work, self._spec, weights, state.round),
                 data,
                 model_hash=_model_hash(self._spec, weights),
+                released=lambda average: _model_hash(self._spec, self._released(state, average)),
             )
         finalizers = {name: _spared(name, finalizer) for name, finalizer in self._work.finalizers.items()}
         metrics = finalise(collected.sums, self._work.bounds, finalizers, floor=collected.least_examples)
@@ -202,6 +207,9 @@ class FederatedProcess(Rounds):
                 " and go on from the last state (the round stays charged)"
             )
         return RoundOutput(ProcessState(ModelWeights(trained), optimizer, state.round + 1), metrics)
+
+    def _released(self, state: ProcessState, average: NDArray[Any]) -> NDArray[Any]:
+        return self._spec.flatten(self._moved(state, average)[1])
 
     def _moved(self, state: ProcessState, average: NDArray[Any]) -> tuple[OptimizerState, Tree]:
         """The optimizer's state and the model after a step along `average`."""

@@ -172,7 +172,7 @@ def _settings(result: Result) -> dict[str, str]:
         "In the sum": f"at least {plan.minimum_survivors:,}, of whom {plan.honest_survivors:,} are counted as honest",
         "Clip": _clip(privacy),
         "Noise": f"{mechanism.describe()['kind']}, multiplier {mechanism.noise_multiplier:.6g} times the joint"
-        " sensitivity" + ("" if mechanism.trusted_server else ", from the honest survivors alone"),
+        f" sensitivity{_measured(mechanism)}",
         "Noise in the average": _noise(result),
         "Delta": f"{privacy.delta:g}",
         "Participations": "every round"
@@ -182,6 +182,13 @@ def _settings(result: Result) -> dict[str, str]:
         "Values in a vector": f"{plan.encoding.dimension:,}",
         "Sent by a client": f"{bytes_text(most)} a round: keys, shares and masked vector",
     }
+
+
+def _measured(mechanism: Any) -> str:
+    """Where the noise is that a multiplier counts."""
+    if isinstance(mechanism, dp.CentralMatrix):
+        return f" over the {mechanism.bands} rounds that one participation touches"
+    return "" if mechanism.trusted_server else ", from the honest survivors alone"
 
 
 def _clip(privacy: dp.Privacy) -> str:

@@ -93,6 +93,8 @@ def plain(statements: dp.Statements, *, masked: bool, fewest: int) -> list[str]:
     if not math.isfinite(server.epsilon):
         paragraphs.append(
             "The server sees what noise has not covered, so nothing is promised against it: it has to be trusted."
+            if trusts_server(statements)
+            else "The budget that this run shares sets no limit against the server, so nothing is promised against it."
         )
         return paragraphs
     sums = (

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from dp.central import CentralGaussian
+from dp.central import CentralGaussian, CentralMatrix
 from dp.cohorts import PaddedPoisson, SelfSampling
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.mechanisms import DistributedDiscreteGaussian
@@ -124,6 +124,28 @@ def test_a_trusted_server_is_told_apart():
     assert "the noise that the server adds to the sum is 1.5 times" in both.readers.text
     assert "trusted with the sum before the noise" in both.server.text
     assert "collude" not in both.readers.text
+    assert "that other clients clip as they should" in both.readers.text
+
+
+@pytest.mark.parametrize("bands", [1, 10])
+def test_correlated_noise_is_stated_by_what_it_is_measured_against(bands):
+    matrix = CentralMatrix(
+        noise_multiplier=1.5, sensitivity=9000.0, dimension=7850, bands=bands, trusted_server=True
+    )
+    said = make(Epsilons(2.53, math.inf), mechanism=matrix, sampler=FixedOrder(3000, 300)).readers.text
+    assert (
+        f"correlated over {bands} rounds, and 1.5 times what one participation changes in all of them" in said
+    )
+    # A single sum holds more than that, so "the noise on the sum is 1.5 times" would be another mechanism's.
+    assert "adds to the sum" not in said
+
+
+def test_divisors_are_stated_as_they_are():
+    # Means of metrics, weighted averages and bounded means are divided by noised sums of the same vector.
+    assert (
+        "divided by the public expectation 300 or by noised sums, never by the number drawn"
+        in make().server.text
+    )
 
 
 def test_on_a_shared_ledger_the_budget_is_claimed_and_what_was_spent_is_told():
@@ -133,7 +155,9 @@ def test_on_a_shared_ledger_the_budget_is_claimed_and_what_was_spent_is_told():
     for statement, kept in ((both.readers, "a Renyi filter of order 6"), (both.server, "a Gaussian filter")):
         assert "shared by 3 runs" in statement.text
         assert kept in statement.text
-        assert "however they were chosen" in statement.text
+        assert (
+            "however they were chosen, and each under the assumptions of its own statement" in statement.text
+        )
         assert "50 rounds of this run are charged" in statement.text
         assert "not chosen by looking" not in statement.text
     assert "of it 2.100 is spent" in both.readers.text

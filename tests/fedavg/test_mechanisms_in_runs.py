@@ -372,6 +372,7 @@ def test_a_report_tells_how_correlated_noise_grows():
     matrix = done.plan.mechanism
     first = done.plan.stddev_of_sum("update") / 20
     last = first * matrix.stddev_of_release(3) / matrix.stddev_of_release()
+    assert "rounds that one participation touches" in View.of(done).settings["Noise"]
     said = View.of(done).settings["Noise in the average"]
     assert first < last
     assert f"deviation {first:.3g} in every value after the first round, {last:.3g} after round 3" in said

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from secagg import AuthenticationFailed, MalformedMessage, hybrid, keys
+from secagg import client as client_module
 from secagg.agreement import derive_mask_keys, edges_sealed
 from secagg.binding import associated_data, vector_fields
 from secagg.hybrid import EDGE_BYTES, HYBRID_KEY_BYTES
@@ -190,6 +191,26 @@ def test_a_half_that_appears_twice_is_refused(part):
     fresh.receive(2, fresh._codec.encode_advertise(stolen, b""))
     with pytest.raises(MalformedMessage, match="another client's key"):
         fresh.receive(4, fresh._codec.encode_advertise(bytes(bent), b""))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_client_whose_own_half_appears_twice_stops_nobody(mode, monkeypatch):
+    """One ML-KEM half for channel and masks: every client refuses a roster with it, so that it must not get there."""
+    round_, make = hybrid_round(mode, 10), client_module.new_key_set
+
+    def twice(parameters, mask_seed, session, entropy):
+        own = make(parameters, mask_seed, session, entropy)
+        half = hybrid._expand(mask_seed, "mask key ml-kem-768", session, 64)
+        return own._replace(hybrid_channel=hybrid.hybrid_pair(half, entropy(32)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client_module, "new_key_set", twice)
+        advert = round_.clients[3].receive(round_.server.message_for(3))
+    with pytest.raises(MalformedMessage, match="twice") as caught:
+        round_.server.receive(3, advert)
+    assert caught.value.sender == 3
+    round_.play(silent=[3])
+    assert round_.finish().survivors == (0, 1, 2, 4, 5, 6, 7, 8, 9)
 
 
 def test_one_bad_row_without_an_edge_stops_nobody():

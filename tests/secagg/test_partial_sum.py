@@ -14,6 +14,7 @@ from secagg import (
     Server,
     UnexpectedMessage,
     Vector,
+    partial_sum,
 )
 from secagg.phases import Phase
 from tests.secagg.rounds import meanwhile
@@ -197,6 +198,23 @@ def test_two_threads_cannot_add_one_input_twice():
     partial.receive(1, round_.masked[1])
     (error,) = refused
     assert isinstance(error, LocalProtocolError)
+    assert partial.encode() == before
+
+
+def test_a_sum_written_while_an_input_is_added_holds_no_half_of_it(monkeypatch):
+    """The vector without its sender in the bitmap would spoil the round's sum, and name nobody."""
+    round_ = Round()
+    partial, before = round_.partial([0]), round_.partial([0, 1]).encode()
+    written, add = [], partial_sum.add_vectors
+
+    def interrupted(*args):
+        add(*args)
+        with pytest.raises(LocalProtocolError, match="at work on another call"):
+            written.append(partial.encode())
+
+    monkeypatch.setattr(partial_sum, "add_vectors", interrupted)
+    partial.receive(1, round_.masked[1])
+    assert not written
     assert partial.encode() == before
 
 

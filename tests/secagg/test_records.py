@@ -218,6 +218,16 @@ def test_one_round_cannot_use_up_the_numbers_of_a_task(tmp_path):
     assert records.participations == 2
 
 
+def test_a_record_beside_another_refuses_no_step_and_nothing_else_less(tmp_path):
+    """Which of two records a round stands in must not decide whether it is refused."""
+    beside = Records(tmp_path, data_set="b", max_step=None)
+    for far in (0, 2**32, 2**63 - 1):
+        beside.claim(task="t", round=far)
+        with pytest.raises(RecordError, match=f"not above round {far}"):
+            beside.claim(task="t", round=far)
+    assert beside.participations == 3
+
+
 def test_a_task_driven_too_far_goes_on_under_another_name_and_spends_the_same_budget(tmp_path):
     records = Records(tmp_path, data_set="a", max_participations=2)
     records.claim(task="t", round=2**32 - 1)

@@ -3,11 +3,14 @@
 import copy
 import logging
 import pickle
+import traceback
 
 import numpy as np
 import pytest
 
 from secagg import Identity, LocalProtocolError, SecAggError, SeededEntropy
+from secagg.hybrid import EDGE_BYTES
+from secagg.messages import HEADER_BYTES
 from secagg.secrecy import hidden
 from tests.secagg.rounds import Round, choose
 
@@ -141,6 +144,40 @@ def test_no_error_and_no_log_shows_a_secret(mode, caplog):
     assert len(texts) > 30
     assert not any(shows(text, secrets) for text in texts)
     assert not caplog.records
+
+
+def kept_by(error):
+    """All bytes that can be come by from an error, through the frames of ours that it keeps and what they hold."""
+    kept = []
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_globals["__name__"].startswith("secagg."):
+                kept += [thing for thing in reachable(dict(frame.f_locals)) if isinstance(thing, bytes)]
+        error = error.__context__
+    return kept
+
+
+@pytest.mark.parametrize("agreement", ["x25519", "x25519-mlkem768"])
+@pytest.mark.parametrize("stage", ["share", "masked_input", "consistency", "unmask"])
+def test_an_error_that_is_kept_keeps_no_secret(stage, agreement):
+    """What a tool that collects errors shows of their frames, or a list of failed clients keeps in memory."""
+    settings = {"clients": 5, "adversary": "malicious", "key_agreement": agreement}
+    round_ = Round(choose(**settings)).play_until(stage)
+    client, message = round_.clients[0], round_.server.message_for(0)
+    secrets, body = secrets_of(client), len(message) - HEADER_BYTES
+    hashes = 4 * client._codec.hash_row_bytes
+    edges = 0 if agreement == "x25519" else 2 * EDGE_BYTES
+    bent = {
+        "share": message[:-1],
+        "masked_input": message[: -hashes - edges] + bytes(hashes) + message[len(message) - edges :],
+        "consistency": message[:HEADER_BYTES] + b"\x03",
+        "unmask": message[:HEADER_BYTES] + bytes(body),
+    }[stage]
+    with pytest.raises(SecAggError) as caught:
+        client.receive(bent)
+    assert len(secrets) > 3
+    assert not set(secrets) & set(kept_by(caught.value))
+    assert kept_by(caught.value)
 
 
 def test_the_search_for_secrets_finds_them():

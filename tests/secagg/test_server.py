@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from secagg import (
+    AuthenticationFailed,
     DuplicateMessage,
     LocalProtocolError,
     MalformedMessage,
@@ -14,6 +15,7 @@ from secagg import (
     TooFewClients,
     UnexpectedMessage,
     Vector,
+    ring,
 )
 from secagg.messages import HEADER_BYTES
 from secagg.phases import Kind, Phase
@@ -180,6 +182,40 @@ def test_a_message_larger_than_any_is_refused_with_its_sender():
         round_.server.receive(2, memoryview(huge))
     assert caught.value.sender == 2
     assert round_.finish().survivors == tuple(range(8))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_addition_that_is_interrupted_releases_no_wrong_sum(again, monkeypatch):
+    """Some rows of the values are in and no check coordinate is; the caller goes on, or hands it over once more."""
+    round_ = Round(choose(vectors=(Vector("v", 40_000, 16),))).play_until("masked_input")
+    masked = {c: round_.answer(c, round_.server.message_for(c)) for c in round_.clients}
+    rows, pieces = iter(range(10)), ring._pieces
+
+    def interrupted(row, bits):
+        if next(rows, None) is None:
+            raise KeyboardInterrupt
+        return pieces(row, bits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ring, "_pieces", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            round_.server.receive(5, masked[5])
+    for client, message in masked.items():
+        if again or client != 5:
+            round_.server.receive(client, message)
+    round_.server.advance()
+    with pytest.raises(AuthenticationFailed, match="do not cancel"):
+        round_.finish()
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_round_that_ended_before_any_share_has_no_faults(stage):
+    round_ = Round(choose())
+    for _ in range(stage):
+        round_.play()
+    with pytest.raises(TooFewClients):
+        round_.server.advance()
+    assert round_.server.faults == ()
 
 
 def test_two_threads_cannot_add_one_input_twice_or_close_the_stage_in_mid_message():

@@ -200,6 +200,17 @@ def test_what_does_not_belong_is_named(recorded, change, says):
     assert found.contents["unexplained"] > 0
 
 
+@pytest.mark.parametrize("who", [-5, 2**63, 2**70])
+def test_a_sender_that_is_no_client_is_named(recorded, who):
+    """A server records what arrives before it knows who it is from; one such line must not end the audit."""
+    pipelines.rewrite(
+        recorded,
+        lambda stage, sender, data: [(stage, who if (stage, sender) == ("advertise", 5) else sender, data)],
+    )
+    found = audit_transcript(read_transcript(recorded), level=NEVER)
+    assert f"the sender is {who}, which is no client's id" in found.problems[0]
+
+
 def test_a_share_outside_its_field_is_named(recorded):
     pipelines.rewrite(
         recorded,

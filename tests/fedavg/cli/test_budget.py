@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import dp
+import fedavg
 from dp.accounting import epsilon
 from dp.events import Composed, Gaussian
 from fedavg import SecureAggregation
@@ -310,8 +311,6 @@ def test_a_clock_set_back_is_named_with_exit_code_1(veilsum, tmp_path):
 
 
 def test_models_are_held_against_their_rows(veilsum, tmp_path):
-    import fedavg
-
     def step(weights, data):
         return {"w": weights["w"] + 0.5 * (data - weights["w"])}
 
@@ -331,6 +330,23 @@ def test_models_are_held_against_their_rows(veilsum, tmp_path):
     assert "round 1" in ran.err
     ran = veilsum("budget", "verify", ledger, "--models", tmp_path)
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+
+
+def test_every_run_on_a_shared_ledger_has_a_newest_model(veilsum, tmp_path):
+    ledger = tmp_path / "shared.sqlite"
+    dp.Ledger.share(ledger, budget=dp.SharedBudget(delta=1e-3, readers_epsilon=30.0))
+    for task in ("first", "second"):
+        fedavg.train(
+            lambda weights, data: {"w": weights["w"] + 0.5 * (data - weights["w"])},
+            [np.full(3, i % 2, np.float32) for i in range(60)], weights={"w": np.zeros(3, np.float32)}, rounds=2,
+            cohort_size=20, privacy=dp.Privacy(noise_multiplier=2.0, delta=1e-3, l2_clip_norm=1.0),
+            secure=SecureAggregation.ideal(), folder=tmp_path / task, ledger=ledger, task=task,
+        )  # fmt: skip
+    for task in ("first", "second"):
+        ran = veilsum("budget", "verify", ledger, "--models", tmp_path / task / "public")
+        assert ran.code == 0, ran.err
+    np.savez(tmp_path / "first" / "public" / "model.npz", w=np.ones(3, np.float32))
+    assert veilsum("budget", "verify", ledger, "--models", tmp_path / "first" / "public").code == 1
 
 
 @pytest.mark.parametrize("command", ["show", "verify", "export", "merge"])

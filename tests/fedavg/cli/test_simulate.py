@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import dp
+import fedavg
+from fedavg.checkpoint import RunFolder
 from fedavg.cli import run as module
 
 SMALL = ("simulate", "digits", "--population", 60, "--cohort", 10, "--rounds", 2)
@@ -18,6 +20,18 @@ PUBLIC = {"rounds.jsonl", "statement.json", "model.npz", "report.html", "report.
 def figures(ran):
     assert ran.code == 0, ran.err
     return json.loads(ran.out)
+
+
+def test_what_ends_a_run_after_a_round_was_charged_is_no_refusal(veilsum, tmp_path, monkeypatch):
+    """Exit code 2 says that nothing was charged."""
+
+    def full(*_):
+        raise fedavg.CheckpointError("no space is left")
+
+    monkeypatch.setattr(RunFolder, "save", full)
+    ran = veilsum(*SMALL)
+    assert (ran.code, "no space is left" in ran.err) == (1, True)
+    assert dp.Ledger.open(tmp_path / "veilsum-runs" / "digits" / "operator" / "ledger.sqlite").charged == 1
 
 
 def test_one_line_a_round_a_table_and_both_statements(veilsum, tmp_path):

@@ -143,6 +143,8 @@ def test_a_filter_covers_any_number_of_runs_of_several_programs(tmp_path):
     assert report.runs is None
     assert report.statements.readers.epsilon == 2.0
     assert "a filter keeps all rounds" in report.statements.readers.text
+    assert "however they were chosen" in report.statements.readers.text
+    assert "not chosen by looking" not in report.statements.readers.text
     assert sum(filtered.ledger(program).charged for program in (total, squares, adaptive)) == runs
 
 

@@ -12,10 +12,15 @@ pytest.importorskip("flwr")
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 import secagg
+from fedavg.auditing import audit_transcript, read_transcript
 from fedavg.errors import RoundAborted
-from fedavg.flower import make_folders
-from fedavg.flower.wire import DATA, HEADER
-from tests.fedavg.flower.network import LoopbackGrid, app_of, network, rounds, silent, train
+from fedavg.flower import make_folders, read_roster
+from fedavg.flower import node as flower_node
+from fedavg.flower.keys import ROSTER
+from fedavg.flower.rounds import Invitation, RoundLog, run_round
+from fedavg.flower.wire import DATA, HEADER, arrays_of, content_hash, describe_form
+from fedavg.pytree import TreeSpec
+from tests.fedavg.flower.network import QUICK, LoopbackGrid, app_of, network, rounds, silent, start, train
 from tests.fedavg.flower.test_rounds import lines, run
 
 STAGES = ["advertise", "share", "masked_input", "consistency", "unmask"]
@@ -92,6 +97,25 @@ def test_a_round_has_one_coin_even_where_its_masked_input_failed(tmp_path):
     [second] = [reply for stage, node, reply in grid.seen if (stage, node) == ("masked_input", 1001)]
     assert "record refused" in reason(second)
     assert trained.count(0) == 1
+
+
+@pytest.mark.parametrize("step", [1, 2**32])
+def test_how_far_apart_rounds_are_numbered_tells_no_coin(tmp_path, step, monkeypatch):
+    """A lying server numbers two rounds far apart: no node may refuse the second by how its two coins fell."""
+    settings = rounds(4, adversary="malicious", coin=0.5)
+    grid, fallen = network(tmp_path, settings), {}
+    monkeypatch.setattr(flower_node.Node, "_coin", lambda self: fallen[self.node])
+    identities = read_roster(tmp_path / "nodes" / ROSTER)
+    _, arrays = arrays_of(records := RecordDict({"arrays": start()}))
+    spec = TreeSpec.of(arrays)
+    for number, coins in ((1, (True, True, False, False)), (1 + step, (True, False, True, False))):
+        fallen.update(enumerate(coins))
+        nodes = dict.fromkeys(grid.nodes, True)
+        asked = Invitation(number, content_hash(records), describe_form(spec), records, nodes, "train")
+        plan, log = settings.plan(spec, tmp_path), RoundLog()
+        result = run_round(grid, plan, asked, identities=identities, deadlines=QUICK, log=log)
+        assert result.survivors == 4
+        assert result.sums["scalars"][0] == pytest.approx(2.0, abs=1.3)
 
 
 def test_the_masked_input_is_recorded_by_the_protocol_itself(tmp_path):
@@ -208,6 +232,21 @@ class Lying(dict):
         self.hash = roster.hash
 
 
+def test_a_node_that_claims_to_be_another_puts_nothing_on_its_record(tmp_path):
+    """Recorded under the name it gives, its message would make the other's own look like a second one."""
+    settings, path = rounds(10, adversary="malicious"), tmp_path / "transcript.jsonl"
+
+    def claim(stage, node, reply):
+        if (stage, node) == ("advertise", 1001):
+            reply.content[HEADER] = ConfigRecord({**reply.content[HEADER], "node": 1})
+        return reply
+
+    run(tmp_path, settings, network(tmp_path, settings, up=claim), transcript=path)
+    assert lines(tmp_path)[0]["survivors"] == 9
+    [problem] = audit_transcript(read_transcript(path)).problems
+    assert "from -1 at 'advertise'" in problem
+
+
 def test_a_node_that_lies_about_a_share_is_named_and_costs_nothing(tmp_path):
     settings = rounds(6, adversary="malicious")
     grid = network(tmp_path, settings)
@@ -294,6 +333,23 @@ def test_short_and_long_records_are_one_line_and_a_dropout(tmp_path, stage, data
     assert len(warnings) == 1
     assert "node 1001 dropped out" in warnings[0]
     assert "\n" not in warnings[0]
+
+
+def test_an_array_of_more_values_than_there_is_memory_costs_its_node_only(tmp_path, caplog):
+    settings = rounds(4)
+    grid = network(tmp_path, settings)
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**60},)}}\n".encode()
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+    def bend(stage, node, reply):
+        if (stage, node) == ("share", 1001):
+            reply.content[DATA] = ArrayRecord({"bytes": Array("uint8", (1,), "numpy.ndarray", data)})
+        return reply
+
+    grid.up = bend
+    run(tmp_path, settings, grid)
+    assert lines(tmp_path)[0]["survivors"] == 3
+    assert "node 1001 dropped out: an array in the message is damaged" in caplog.text
 
 
 def test_a_truncated_array_is_refused_by_the_node(tmp_path):

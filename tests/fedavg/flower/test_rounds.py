@@ -280,6 +280,29 @@ def test_the_budget_ends_the_run(tmp_path):
     assert len(lines(tmp_path)) < 4
 
 
+def test_a_ledger_is_not_continued_on_another_graph(tmp_path):
+    """Its statement would leave out what the rounds before rest on."""
+    settings = rounds(4)
+    run(tmp_path, settings, network(tmp_path, settings))
+    other = dataclasses.replace(settings, secure=dataclasses.replace(settings.secure, graph="complete"))
+    with pytest.raises(dp.LedgerError, match="another run"):
+        run(tmp_path, other, network(tmp_path / "others", other))
+
+
+def test_on_a_shared_ledger_the_statement_claims_the_budget_of_all_runs(tmp_path):
+    (tmp_path / "server").mkdir()
+    budget = dp.SharedBudget(delta=1e-3, readers_epsilon=20.0, server_epsilon=30.0)
+    dp.Ledger.share(tmp_path / "server" / "ledger.sqlite", budget=budget)
+    settings = rounds(4, privacy=dp.Privacy(noise_multiplier=1.0, delta=1e-3, l2_clip_norm=10.0))
+    private, _ = run(tmp_path, settings, network(tmp_path, settings))
+    said = private.statement()
+    assert (said.readers.epsilon, said.server.epsilon) == (20.0, 30.0)
+    assert "shared by 1 run" in said.server.text
+    assert "not chosen by looking" not in said.server.text
+    written = json.loads((tmp_path / "server" / "statement.json").read_text())
+    assert written["server"]["epsilon"] == 30.0
+
+
 def test_a_node_past_its_cap_pads(tmp_path):
     privacy = dataclasses.replace(PRIVACY, max_participations=1)
     settings = rounds(4, privacy=privacy)

@@ -1,6 +1,7 @@
 """Settings of both sides, node folders, and records on the wire."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
@@ -31,6 +32,18 @@ from fedavg.flower.wire import (
 from fedavg.pytree import TreeSpec
 from fedavg.secure_aggregation import SecureAggregation
 from tests.fedavg.flower.network import PRIVACY, rounds, start
+
+
+def npy(header):
+    """A numpy file of that header and no values."""
+    return b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header.encode() + b"\n"
+
+
+def archive():
+    file = io.BytesIO()
+    np.savez(file, bytes=np.zeros(1, np.uint8))
+    return file.getvalue()
+
 
 REQUEST = Request("share", 3, bytes(32), '[["w", "<f4", [2]]]', 7, True, b"data")
 
@@ -184,6 +197,27 @@ def test_protocol_data_that_is_no_bytes_is_refused(data):
     content[DATA] = ArrayRecord({"bytes": Array(data)})
     with pytest.raises(WireError, match="it takes bytes"):
         read_request(content)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**60},)}}"),
+        npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({10**30},)}}"),
+        npy("-" * 9000 + "1"),
+        npy("+".join(["1"] * 4000)),
+        npy("(" * 9000),
+        npy("{'descr': '''"),
+        b"PK\x03\x04" + bytes(30),
+        archive(),
+    ],
+)
+def test_an_array_whose_header_lies_is_refused_whatever_numpy_makes_of_it(data):
+    """Anything but a WireError would leave the server's round, and end the run, for one node's message."""
+    content = write_reply(Reply("share", 3, 7, b""))
+    content[DATA] = ArrayRecord({"bytes": Array("uint8", (1,), "numpy.ndarray", data)})
+    with pytest.raises(WireError, match="an array in the message is"):
+        read_reply(content)
 
 
 @given(st.text(max_size=60))

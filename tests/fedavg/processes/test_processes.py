@@ -14,6 +14,7 @@ from fedavg import (
     TreeError,
     sgd,
 )
+from fedavg.cli.ledgers import model_hashes
 from fedavg.insecure import insecure_sum
 from fedavg.model import batches
 from fedavg.processes import (
@@ -211,6 +212,21 @@ def test_the_budget_stops_the_process_before_the_round():
     assert process.statement().server.epsilon <= 5.0
 
 
+def test_a_ledger_names_the_models_that_were_released(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    process = build_unweighted_fed_avg(
+        linear(),
+        sgd(learning_rate=0.05),
+        sgd(momentum=0.9),
+        model_aggregator=quiet(rounds=3, ledger=path, most_examples=12),
+    )
+    state = process.initialize()
+    for number in (1, 2):
+        state = process.next(state, [batches(4)(client) for client in people(20)]).state
+        np.savez(tmp_path / f"model-{number}.npz", **process.get_model_weights(state))
+    assert dp.verify(path, models=model_hashes(tmp_path, path)).findings == ()
+
+
 def test_a_ledger_file_goes_on_from_what_was_spent(tmp_path):
     def build():
         aggregator = chosen(ledger=tmp_path / "ledger.sqlite", population=100)
@@ -222,6 +238,41 @@ def test_a_ledger_file_goes_on_from_what_was_spent(tmp_path):
     second = build()
     assert second.statement().server.epsilon == spent.server
     assert second.next(second.initialize(), population).metrics["epsilon"].server > spent.server
+
+
+def test_masks_against_a_malicious_server_give_the_same_average():
+    promise = dp.Privacy(noise_multiplier=0.01, delta=1e-5, l2_clip_norm=1.0)
+    secure = SecureAggregation(dropout=0.0, corruption=0.0, adversary="malicious")
+    process = build_unweighted_fed_avg(
+        lambda weights, data: {"w": weights["w"] + data},
+        weights={"w": np.zeros(2)},
+        model_aggregator=private_sum(promise, rounds=1, cohort_size=12, secure=secure),
+    )
+    weights, _ = run(process, [np.full(2, 0.5) for _ in range(12)], 1)
+    np.testing.assert_allclose(weights["w"], 0.5, atol=0.05)
+    assert "may break the protocol" in process.statement().server.text
+
+
+@pytest.mark.parametrize("other", [{"adversary": "malicious"}, {"key_agreement": "x25519-mlkem768"}])
+def test_a_ledger_is_not_continued_under_masks_that_withstand_more(tmp_path, other):
+    """Its statement would say of the rounds before what is true of the later ones alone."""
+
+    def build(**secure):
+        aggregator = private_sum(
+            PRIVACY,
+            rounds=4,
+            cohort_size=20,
+            most_examples=12,
+            secure=SecureAggregation(graph="complete", **secure),
+            ledger=tmp_path / "ledger.sqlite",
+        )
+        return build_unweighted_fed_avg(linear(), sgd(learning_rate=0.1), model_aggregator=aggregator)
+
+    first = build()
+    first.next(first.initialize(), people(20))
+    assert build().statement().server.epsilon > 0
+    with pytest.raises(dp.LedgerError, match="another run"):
+        build(**other)
 
 
 def test_a_client_that_returns_nan_counts_as_failed():

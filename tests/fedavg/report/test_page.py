@@ -253,9 +253,17 @@ def test_percentages_are_never_rounded_down(result, epsilon, share):
 
 
 def test_a_trusted_server_is_named_in_plain_words(result):
-    server = replace(result.statement.server, epsilon=math.inf)
+    trusted = "the server is trusted with the sum before the noise, and to add the noise"
+    server = replace(result.statement.server, epsilon=math.inf, assumptions=(trusted,))
     *_, last = plain(replace(result.statement, server=server), masked=False, fewest=9)
-    assert "nothing is promised against it" in last
+    assert "nothing is promised against it: it has to be trusted" in last
+
+
+def test_a_shared_budget_without_a_limit_is_not_said_to_show_the_server_anything(result):
+    server = replace(result.statement.server, epsilon=math.inf)
+    *_, last = plain(replace(result.statement, server=server), masked=True, fewest=9)
+    assert "sets no limit against the server, so nothing is promised against it" in last
+    assert "sees" not in last
 
 
 def test_an_audit_stands_beside_the_promise(result):
