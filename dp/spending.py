@@ -8,7 +8,7 @@ Not here: whether the ledger is to be believed (`dp.verification`), words (`dp.s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,12 @@ from dp import checks
 from dp.accounting import RunAccountant
 from dp.central import CentralFloatGaussianNotFloatingPointSafe, CentralGaussian, CentralMatrix
 from dp.cohorts import PaddedPoisson, Sampler, SelfSampling
-from dp.errors import DPError, ParameterError, UnsupportedEvent
-from dp.events import Gaussian, together
+from dp.errors import DPError, ParameterError
 from dp.fixed_cohorts import FixedOrder, FixedSizeSample
 from dp.ledger import Ledger
 from dp.ledger_chain import Totals
 from dp.mechanisms import DistributedDiscreteGaussian, DistributedSkellam, Mechanism, NarrowDiscreteGaussian
+from dp.one_draw import ONE_DRAW, UnderOneDraw
 from dp.privacy import Epsilons, Privacy
 from dp.removable_noise import RemovableDiscreteGaussian
 from dp.shared_budget import Costs, SharedBudget
@@ -209,7 +209,7 @@ def accountant_of(description: Mapping[str, Any]) -> RunAccountant | None:
     try:
         if "mechanism" not in description:
             description = _query(description)
-        mechanism = _MECHANISMS[description["mechanism"]["kind"]](_figures(description["mechanism"]))
+        mechanism = _mechanism(description["mechanism"])
         sampler = _SAMPLERS[description["sampler"]["kind"]](description["sampler"])
         privacy = Privacy(
             delta=description["delta"],
@@ -236,46 +236,14 @@ def _query(description: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _mechanism(description: Mapping[str, Any]) -> Mechanism:
+    return _MECHANISMS[description["kind"]](_figures(description))
+
+
 def _figures(description: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in description.items() if name != "kind"}
 
 
-@dataclass(frozen=True)
-class _UnderOneDraw:
-    """Several sums over one drawn cohort, as one release: what programs of `fedavg.core` are charged as."""
-
-    stages: tuple[Mechanism, ...]
-
-    @classmethod
-    def of(cls, stages: Sequence[Mapping[str, Any]]) -> _UnderOneDraw:
-        if not stages:
-            raise ParameterError("A release of no sums costs nothing; name at least one stage.")
-        return cls(tuple(_MECHANISMS[stage["kind"]](_figures(stage)) for stage in stages))
-
-    @property
-    def event(self) -> Gaussian:
-        events = [stage.event for stage in self.stages]
-        if not all(isinstance(event, Gaussian) for event in events):
-            raise UnsupportedEvent(f"Only Gaussian events compose under one draw; these are {events}.")
-        return together(*(event for event in events if isinstance(event, Gaussian)))
-
-    @property
-    def noise_multiplier(self) -> float:
-        return self.event.noise_multiplier
-
-    @property
-    def honest_survivors(self) -> int:
-        return min(stage.honest_survivors for stage in self.stages)
-
-    @property
-    def trusted_server(self) -> bool:
-        return any(stage.trusted_server for stage in self.stages)
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": _ONE_DRAW, "stages": [dict(stage.describe()) for stage in self.stages]}
-
-
-_ONE_DRAW = "stages under one draw"
 _FLOAT_GAUSSIAN = "central float Gaussian, not floating-point safe"
 _MECHANISMS: dict[str, Callable[[dict[str, Any]], Mechanism]] = {
     "distributed discrete Gaussian": lambda figures: DistributedDiscreteGaussian(**figures),
@@ -285,7 +253,7 @@ _MECHANISMS: dict[str, Callable[[dict[str, Any]], Mechanism]] = {
     _FLOAT_GAUSSIAN: lambda figures: CentralFloatGaussianNotFloatingPointSafe(**figures, trusted_server=True),
     "central discrete Gaussian": lambda figures: CentralGaussian(**figures, trusted_server=True),
     "central banded matrix": lambda figures: CentralMatrix(**figures, trusted_server=True),
-    _ONE_DRAW: lambda figures: _UnderOneDraw.of(**figures),
+    ONE_DRAW: lambda figures: UnderOneDraw(tuple(map(_mechanism, figures["stages"]))),
 }
 _SAMPLERS: dict[str, Callable[[Mapping[str, Any]], Sampler]] = {
     "padded Poisson": lambda plan: PaddedPoisson(plan["population"], plan["expected"]),

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import dp
-from dp.events import Gaussian, together
+from dp.one_draw import UnderOneDraw
 from fedavg.aggregation import AggregationPlan, SecureAggregation
 from fedavg.core.errors import ExecutionError
 from fedavg.core.graph import Node, Noise, upstream
@@ -125,41 +125,6 @@ class PrivacyReport:
 
 
 @dataclass(frozen=True)
-class _Mechanism:
-    """All stages under one draw, as the accountant sees them: one release."""
-
-    stages: tuple[Stage, ...]
-
-    @property
-    def _mechanisms(self) -> tuple[dp.Mechanism, ...]:
-        return tuple(stage.plan.mechanism for stage in self.stages)
-
-    @property
-    def event(self) -> Gaussian:
-        events = [mechanism.event for mechanism in self._mechanisms]
-        if not all(isinstance(event, Gaussian) for event in events):
-            raise ExecutionError(
-                "only Gaussian mechanisms compose under one draw; leave the mechanism at its default"
-            )
-        return together(*(event for event in events if isinstance(event, Gaussian)))
-
-    @property
-    def noise_multiplier(self) -> float:
-        return self.event.noise_multiplier
-
-    @property
-    def honest_survivors(self) -> int:
-        return min(mechanism.honest_survivors for mechanism in self._mechanisms)
-
-    @property
-    def trusted_server(self) -> bool:
-        return any(mechanism.trusted_server for mechanism in self._mechanisms)
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "stages under one draw", "stages": [dict(m.describe()) for m in self._mechanisms]}
-
-
-@dataclass(frozen=True)
 class Plan:
     """A program's stages with their noise, in one context."""
 
@@ -209,7 +174,7 @@ class Plan:
     @property
     def mechanism(self) -> dp.Mechanism:
         """All stages as one release."""
-        return _Mechanism(self.stages)
+        return UnderOneDraw(tuple(stage.plan.mechanism for stage in self.stages))
 
     @cached_property
     def program(self) -> Program:
